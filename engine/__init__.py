@@ -1,0 +1,73 @@
+"""giffusion's render engine: key-frame text in, frames out, on any machine.
+
+    from giffusion.engine import RenderSettings, render
+    from giffusion.models import find_model
+
+    render("0: a dog\\n24: a lion", "out.mp4", model=find_model("mini"))
+
+Names are imported when they are first used, so that `giffusion --help` loads none of this.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from giffusion.engine.errors import GiffusionError
+    from giffusion.engine.jobs import FrameSink, Job
+    from giffusion.engine.model import Model, load_model
+    from giffusion.engine.pipeline import Engine, EngineStats
+    from giffusion.engine.prompts import KeyFrame, parse_prompts
+    from giffusion.engine.rendering import Progress, RenderResult, render
+    from giffusion.engine.runtimes import choose_runtime, open_runtime
+    from giffusion.engine.settings import RenderSettings
+    from giffusion.engine.timeline import FramePlan, Timeline
+
+__all__ = [
+    "Engine",
+    "EngineStats",
+    "FramePlan",
+    "FrameSink",
+    "GiffusionError",
+    "Job",
+    "KeyFrame",
+    "Model",
+    "Progress",
+    "RenderResult",
+    "RenderSettings",
+    "Timeline",
+    "choose_runtime",
+    "load_model",
+    "open_runtime",
+    "parse_prompts",
+    "render",
+]
+
+_HOMES = {
+    "Engine": "pipeline",
+    "EngineStats": "pipeline",
+    "FramePlan": "timeline",
+    "FrameSink": "jobs",
+    "GiffusionError": "errors",
+    "Job": "jobs",
+    "KeyFrame": "prompts",
+    "Model": "model",
+    "Progress": "rendering",
+    "RenderResult": "rendering",
+    "RenderSettings": "settings",
+    "Timeline": "timeline",
+    "choose_runtime": "runtimes",
+    "load_model": "model",
+    "open_runtime": "runtimes",
+    "parse_prompts": "prompts",
+    "render": "rendering",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        value = getattr(import_module(f"giffusion.engine.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,7 @@ MAX_STEPS = 1000
 MAX_FPS = 1000
 MAX_SEED = 2**63 - 1
 MAX_BATCH = 1024
+DEFAULT_BATCH = 16
 MAX_SIDE = 8192
 SAMPLERS = ("ddim", "dpm++2m", "euler", "euler_ads")
 INTERPOLATIONS = ("slerp", "lerp")

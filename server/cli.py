@@ -1,0 +1,176 @@
+"""The command line: `giffusion render | plan | models | doctor`.
+
+Each command is a module of `giffusion.server.commands`, imported when it runs. The invariant: a
+wrong input is one line on standard error and exit code 2, never a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from giffusion.engine.errors import GiffusionError, SettingsError
+from giffusion.engine.settings import (
+    DEFAULT_BATCH,
+    INTERPOLATIONS,
+    SAMPLERS,
+    RenderSettings,
+    parse_fps,
+    parse_size,
+)
+
+EXIT_INPUT = 2
+DEFAULT_MODEL = "mini"
+_COMMANDS = {
+    "render": "render key-frame text to a video or GIF",
+    "plan": "show what would be rendered, frame by frame, without a model",
+    "models": "list the models that are installed",
+    "doctor": "show which runtimes and encoders work here, and why others do not",
+}
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the program to stop; `signum` says which."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: the words after the program's name; those of the process if None.
+
+    Returns:
+        The exit code: 0, 2 for a wrong input, 128 + the signal's number when stopped by one.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _interrupt)
+    try:
+        options = _parser().parse_args(arguments)
+        command = import_module(f"giffusion.server.commands.{options.command}")
+        command.run(options)
+        sys.stdout.flush()
+        return 0
+    except GiffusionError as error:
+        _complain(str(error), error)
+        return EXIT_INPUT
+    except KeyboardInterrupt as interrupt:
+        _complain("interrupted", interrupt)
+        return 128 + getattr(interrupt, "signum", signal.SIGINT)
+    except BrokenPipeError:
+        # The reader has seen enough, as in `giffusion plan … | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    raise Interrupted(signum)
+
+
+def _complain(message: str, error: BaseException) -> None:
+    notes = getattr(error, "__notes__", [])
+    print("giffusion: " + "; ".join([message, *notes]), file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        print(f"giffusion: {message}; see `{self.prog} --help`", file=sys.stderr)
+        sys.exit(EXIT_INPUT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="giffusion", description="Renders Stable-Diffusion key-frame animations.")
+    parser.add_argument("--version", action="version", version=version("giffusion"))
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parsers = {
+        name: commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        for name, text in _COMMANDS.items()
+    }
+    for name in ("render", "plan"):
+        _add_plan_options(parsers[name])
+    _add_render_options(parsers["render"])
+    for name in ("models", "doctor"):
+        parsers[name].add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _add_plan_options(parser: argparse.ArgumentParser) -> None:
+    text = parser.add_mutually_exclusive_group(required=True)
+    text.add_argument(
+        "file", nargs="?", type=Path, help="file of key-frame lines, - for standard input"
+    )
+    text.add_argument("--prompts", metavar="TEXT", help="the key-frame lines themselves")
+    parser.add_argument("--fps", type=_typed(parse_fps), help=_help("frames a second", "fps"))
+    parser.add_argument(
+        "--frames",
+        type=int,
+        dest="num_frames",
+        help="number of frames (default: to the last key frame)",
+    )
+    parser.add_argument("--seed", type=int, help=_help("seed of the noise", "seed"))
+    parser.add_argument("--steps", type=int, help=_help("denoising steps a frame", "steps"))
+    parser.add_argument("--guidance", type=float, help=_help("guidance scale", "guidance"))
+    parser.add_argument("--negative", metavar="TEXT", help="what to steer away from")
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+
+
+def _add_render_options(parser: argparse.ArgumentParser) -> None:
+    samplers, blends = ", ".join(SAMPLERS), " or ".join(INTERPOLATIONS)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="file to write: .mp4, .gif"
+    )
+    parser.add_argument("--sampler", help=_help(samplers, "sampler"))
+    parser.add_argument(
+        "--size", type=_typed(parse_size), help="WIDTHxHEIGHT (default: the model's)"
+    )
+    parser.add_argument("--latents", help=_help(f"blend of the noise, {blends}", "latents"))
+    parser.add_argument("--embeddings", help=_help(f"blend of the prompts, {blends}", "embeddings"))
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help=f"name or folder (default: {DEFAULT_MODEL})"
+    )
+    parser.add_argument(
+        "--runtime", default="auto", help="auto, onnxruntime, openvino (default: auto)"
+    )
+    parser.add_argument("--precision", help="fp32, bf16 or fp16 (default: the runtime's choice)")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=DEFAULT_BATCH,
+        help=f"rows a model evaluation, one for each prompt of a frame (default: {DEFAULT_BATCH})",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument(
+        "--keep-partial", action="store_true", help="when stopped, keep the finished frames"
+    )
+
+
+def _help(text: str, field: str) -> str:
+    return f"{text} (default: {RenderSettings.default(field)})"
+
+
+def _typed(parse: Any) -> Any:
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except SettingsError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert

@@ -1,0 +1,114 @@
+"""The runtimes by name, and the choice of one.
+
+The CPU runtimes live here; others register a factory under the entry-point group
+`giffusion.runtimes`. Each is imported only when it is opened or examined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import cast
+
+from giffusion.engine.errors import GiffusionError, RuntimeUnavailableError, SettingsError, nearest
+from giffusion.engine.runtimes.base import Runtime
+
+ENTRY_POINTS = "giffusion.runtimes"
+PRECISIONS = ("fp32", "bf16", "fp16")
+AUTO = "auto"
+_CPU = {
+    "onnxruntime": "giffusion.engine.runtimes.onnxruntime:OnnxRuntime",
+    "openvino": "giffusion.engine.runtimes.openvino:OpenVinoRuntime",
+}
+
+Factory = Callable[[str | None], Runtime]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeStatus:
+    """Whether a runtime works on this machine.
+
+    Args:
+        name: its name.
+        works: whether it can render here.
+        detail: its version and precision, or why it does not work.
+    """
+
+    name: str
+    works: bool
+    detail: str
+
+
+def runtime_names() -> tuple[str, ...]:
+    """Returns the names of all runtimes, installed or not."""
+    return tuple(sorted({*_CPU, *(entry.name for entry in entry_points(group=ENTRY_POINTS))}))
+
+
+def open_runtime(name: str, precision: str | None = None) -> Runtime:
+    """Opens one runtime; there is no fall-back to another.
+
+    Args:
+        name: one of `runtime_names()`.
+        precision: `fp32`, `bf16` or `fp16`; None for the runtime's own choice.
+
+    Raises:
+        SettingsError: the name or the precision is unknown.
+        RuntimeUnavailableError: the runtime does not work on this machine.
+    """
+    if precision is not None and precision not in PRECISIONS:
+        raise SettingsError(f"unknown precision '{precision}': {nearest(precision, PRECISIONS)}")
+    return _factory(name)(precision)
+
+
+def choose_runtime(precision: str | None = None) -> tuple[Runtime, str]:
+    """Picks the fastest CPU runtime that works here.
+
+    The rule is a property of the machine, not a timing, so that two runs choose alike: OpenVINO
+    where it is installed (bf16 if the CPU has it, and in fp32 too it was the faster one in
+    `benchmarks/cpu.py`), else ONNX Runtime.
+
+    Returns:
+        The runtime, and a sentence that says which and why.
+
+    Raises:
+        RuntimeUnavailableError: none works here.
+        SettingsError: none works here at the precision asked for.
+    """
+    try:
+        runtime = open_runtime("openvino", precision)
+    except RuntimeUnavailableError as error:
+        fallback = open_runtime("onnxruntime", precision)
+        return fallback, f"onnxruntime {fallback.precision} ({error})"
+    reason = {
+        "bf16": "this CPU computes in bfloat16",
+        "fp16": "fp16 was asked for",
+        "fp32": "faster than onnxruntime in fp32",
+    }[runtime.precision]
+    return runtime, f"openvino {runtime.precision} ({reason})"
+
+
+def examine_runtimes() -> list[RuntimeStatus]:
+    """Opens every runtime and says which of them work on this machine, and why not."""
+    return [_examine(name) for name in runtime_names()]
+
+
+def _examine(name: str) -> RuntimeStatus:
+    try:
+        runtime = open_runtime(name)
+    except GiffusionError as error:
+        return RuntimeStatus(name, False, str(error))
+    version = getattr(runtime, "version", "")
+    return RuntimeStatus(name, True, f"{version} {runtime.precision}".strip())
+
+
+def _factory(name: str) -> Factory:
+    target = _CPU.get(name)
+    if target is not None:
+        module, _, attribute = target.partition(":")
+        return cast(Factory, getattr(import_module(module), attribute))
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == name:
+            return cast(Factory, entry.load())
+    raise SettingsError(f"unknown runtime '{name}': {nearest(name, (AUTO, *runtime_names()))}")

@@ -1,0 +1,156 @@
+"""The denoise graph with its slots: host arrays of one tick, filled and uploaded.
+
+`pipeline.py` loads a frame into a slot, runs ticks, and hands finished latents to the decoder. A
+free slot has the identity table and weight 0, so it computes nothing that anyone reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from giffusion.engine.conditioning import Condition
+from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS
+from giffusion.engine.model import Model, latent_size
+from giffusion.engine.noise import step_noise
+from giffusion.engine.runtimes.base import Graph, Runtime
+from giffusion.engine.sampling import SamplerTable, sampler_table
+from giffusion.engine.scheduler import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A sampler's tables as the graph takes them.
+
+    Args:
+        tables: (E, 5, 7) float32.
+        scales: (E,) float32.
+        time_proj: sinusoids of the timesteps, (E, C) float32.
+        uses_noise: whether each evaluation adds noise.
+        init_noise: factor of the noise that latents start from.
+    """
+
+    tables: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    time_proj: NDArray[np.float32]
+    uses_noise: tuple[bool, ...]
+    init_noise: float
+
+
+class DenoiseBatch:
+    """A loaded denoise graph and the frames in its slots.
+
+    Args:
+        model: the model to run.
+        runtime: what runs it.
+        size: (width, height) in pixels.
+        num_rows: rows of the batch, and slots, since a frame takes at least one row.
+    """
+
+    def __init__(
+        self, model: Model, runtime: Runtime, *, size: tuple[int, int], num_rows: int
+    ) -> None:
+        height, width = latent_size(size)
+        spec = model.spec("denoise")
+        axes = {"slots": num_rows, "rows": num_rows, "h": height, "w": width}
+        self.graph: Graph = runtime.load(
+            model.graph_path("denoise"), spec, axes, feedback={"next_state": "state"}
+        )
+        shapes = {tensor.name: tensor.resolve(axes) for tensor in spec.inputs}
+        self.latent_shape = shapes["noise"][1:]
+        self._table = np.zeros(shapes["table"], np.float32)
+        self._table[:] = np.eye(STATE_ROWS, TABLE_COLUMNS)
+        self._scale = np.zeros(shapes["scale"], np.float32)
+        self._time_proj = np.zeros(shapes["time_proj"], np.float32)
+        self._mix = np.zeros(shapes["mix"], np.float32)
+        self._row_slot = np.zeros(shapes["row_slot"], np.int32)
+        self._state = np.zeros(shapes["state"][1:], np.float32)
+        self._steps: dict[int, Steps] = {}
+        self._seeds: dict[int, int] = {}
+
+    def load(self, slot: Slot, condition: Condition, steps: Steps, seed: int) -> None:
+        """Puts a frame's start into its slot and rows; `seed` is the job's, for step noise."""
+        self._state[0] = steps.init_noise * condition.noise
+        self.graph.write("state", self._state, slot.index)
+        self._mix[slot.index] = 0
+        for row, embeds, weight in zip(
+            slot.rows, condition.prompt_embeds, condition.mix, strict=True
+        ):
+            self._mix[slot.index, row] = weight
+            self._row_slot[row] = slot.index
+            self.graph.write("cond", embeds, row)
+        self._steps[slot.index] = steps
+        self._seeds[slot.index] = seed
+
+    def free(self, slot: Slot) -> None:
+        """Empties a slot."""
+        self._table[slot.index] = np.eye(STATE_ROWS, TABLE_COLUMNS)
+        self._mix[slot.index] = 0
+
+    def stage(self, active: Collection[Slot]) -> None:
+        """Writes what the next run of the graph takes: every active slot's step."""
+        for slot in active:
+            index, step, steps = slot.index, slot.step, self._steps[slot.index]
+            self._table[index] = steps.tables[step]
+            self._scale[index] = steps.scales[step]
+            self._time_proj[index] = steps.time_proj[step]
+            if steps.uses_noise[step]:
+                noise = step_noise(self._seeds[index], slot.task.frame, step, self.latent_shape)
+                self.graph.write("noise", noise, index)
+        self.graph.write("table", self._table)
+        self.graph.write("scale", self._scale)
+        self.graph.write("time_proj", self._time_proj)
+        self.graph.write("mix", self._mix)
+        self.graph.write("row_slot", self._row_slot)
+
+
+@lru_cache(maxsize=256)
+def sampler_steps(model: Model, sampler: str, num_steps: int, strength: float) -> Steps:
+    """Returns a sampler's steps on a model, ready for the graph.
+
+    Raises:
+        SettingsError: the sampler cannot take that many steps.
+    """
+    table: SamplerTable = sampler_table(sampler, model.schedule, num_steps, strength)
+    manifest = model.manifest
+    return Steps(
+        table.tables.astype(np.float32),
+        table.scales.astype(np.float32),
+        sinusoid(
+            table.timesteps,
+            manifest.time_dim,
+            flip_sin_to_cos=manifest.flip_sin_to_cos,
+            freq_shift=manifest.freq_shift,
+        ),
+        tuple(bool(uses) for uses in table.uses_noise),
+        table.init_noise,
+    )
+
+
+def sinusoid(
+    timesteps: NDArray[np.float64], dim: int, *, flip_sin_to_cos: bool, freq_shift: float
+) -> NDArray[np.float32]:
+    """Embeds timesteps, fractional ones too, computed in float64.
+
+    Vaswani et al., "Attention is all you need", 2017, section 3.5, as Ho et al. 2020 use it.
+
+    Args:
+        timesteps: (E,).
+        dim: width of the embedding, even.
+        flip_sin_to_cos: whether the cosines come first.
+        freq_shift: subtracted from the number of frequencies in the exponent's divisor.
+
+    Returns:
+        (E, dim) float32.
+    """
+    half = dim // 2
+    frequencies = np.exp(-np.log(10000.0) * np.arange(half) / (half - freq_shift))
+    angles = timesteps[:, None] * frequencies
+    waves = [np.sin(angles), np.cos(angles)]
+    if flip_sin_to_cos:
+        waves.reverse()
+    return np.concatenate(waves, axis=1).astype(np.float32)

@@ -1,0 +1,78 @@
+"""What a frame is rendered from: its noise, its prompt embeddings and their weights.
+
+`Conditioner` turns one `FramePlan` into arrays. The engine's worker thread calls it ahead of the
+device, and a frame's condition is a pure function of the plan and the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from giffusion.engine.interpolation import BLENDS
+from giffusion.engine.noise import initial_noise
+from giffusion.engine.settings import RenderSettings
+from giffusion.engine.timeline import FramePlan
+
+Embed = Callable[[str], NDArray[np.float32]]
+CACHED_KEY_FRAMES = 8
+"""Key frames whose noise is kept; a frame needs the two around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """The inputs of one frame.
+
+    Args:
+        noise: what its latents start from, (4, h, w) float32.
+        prompt_embeds: one condition a row, (rows, L, D) float32.
+        mix: the rows' weights in the guidance sum, (rows,) float32, summing to 1.
+    """
+
+    noise: NDArray[np.float32]
+    prompt_embeds: NDArray[np.float32]
+    mix: NDArray[np.float32]
+
+
+class Conditioner:
+    """Computes the conditions of one job's frames.
+
+    Args:
+        settings: chooses how noise and embeddings are blended.
+        embed: prompt text to embeddings, (L, D) float32.
+        latent_shape: (4, h, w).
+    """
+
+    def __init__(
+        self, settings: RenderSettings, embed: Embed, latent_shape: tuple[int, ...]
+    ) -> None:
+        self._blend_noise = BLENDS[settings.latents]
+        self._blend_embeds = BLENDS[settings.embeddings]
+        self._embed = embed
+
+        @lru_cache(maxsize=CACHED_KEY_FRAMES)
+        def key_noise(seed: int) -> NDArray[np.float32]:
+            return initial_noise(seed, latent_shape)
+
+        self._key_noise = key_noise
+
+    def condition(self, plan: FramePlan) -> Condition:
+        """Returns the condition of one frame; blends are exact at its key frames."""
+        start_seed, end_seed = plan.seeds
+        noise = self._blend_noise(
+            self._key_noise(start_seed), self._key_noise(end_seed), plan.weight
+        )
+        prompts = ((row.prompt.start, row.prompt.end) for row in plan.rows)
+        embeds = [
+            self._blend_embeds(self._embed(start), self._embed(end), plan.weight)
+            for start, end in prompts
+        ]
+        return Condition(
+            noise,
+            np.stack(embeds),
+            np.array([row.weight for row in plan.rows], np.float32),
+        )

@@ -1,0 +1,102 @@
+"""The tensors of the four fused graphs, the same on every runtime.
+
+`giffusion.export` writes graphs with these names, axes and types; the engine fills and reads
+them; a runtime only moves them. Symbolic axes are strings: `slots`, `rows`, `images`, `prompts`,
+and `h`, `w` in latent pixels (`8*h`, `8*w` in picture pixels).
+
+The invariant of the denoise graph: state, scale, mix, table and noise are float32 and the two
+sums are multiply + reduce-sum, so an identity table returns the state bit for bit, whatever the
+precision inside the UNet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+LATENT_CHANNELS = 4
+LATENT_SCALE = 8
+"""Picture pixels along one side of a latent pixel."""
+STATE_ROWS = 5
+"""Rows of a slot's state: row 0 the latents, the others a sampler's history."""
+TABLE_COLUMNS = STATE_ROWS + 2
+"""Columns of a step's table: the state's rows, the model's output, fresh noise."""
+
+Axis = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, type and shape of one tensor; an axis is a number, or a name where it varies."""
+
+    name: str
+    dtype: str
+    shape: tuple[Axis, ...]
+
+    def resolve(self, axes: Mapping[str, int]) -> tuple[int, ...]:
+        """Returns the shape with every named axis replaced by its size."""
+        return tuple(axis if isinstance(axis, int) else _size(axis, axes) for axis in self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """The inputs and outputs of one fused graph."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def _size(axis: str, axes: Mapping[str, int]) -> int:
+    factor, _, name = axis.rpartition("*")
+    return int(factor or 1) * axes[name]
+
+
+def text_spec(num_tokens: int, prompt_dim: int) -> GraphSpec:
+    """`input_ids → prompt_embeds`, the text encoder's last hidden state."""
+    return GraphSpec(
+        "text",
+        (TensorSpec("input_ids", "int32", ("prompts", num_tokens)),),
+        (TensorSpec("prompt_embeds", "float32", ("prompts", num_tokens, prompt_dim)),),
+    )
+
+
+def denoise_spec(num_tokens: int, prompt_dim: int, time_dim: int) -> GraphSpec:
+    """One evaluation of the model for every row and one sampler step for every slot.
+
+    With x = scale · state[:, 0] and ε the model's output for a row's slot and condition:
+    `state' = table @ [state; Σ_rows mix · ε; noise]`.
+    """
+    latent = (LATENT_CHANNELS, "h", "w")
+    return GraphSpec(
+        "denoise",
+        (
+            TensorSpec("state", "float32", ("slots", STATE_ROWS, *latent)),
+            TensorSpec("scale", "float32", ("slots",)),
+            TensorSpec("time_proj", "float32", ("slots", time_dim)),
+            TensorSpec("row_slot", "int32", ("rows",)),
+            TensorSpec("cond", "float32", ("rows", num_tokens, prompt_dim)),
+            TensorSpec("mix", "float32", ("slots", "rows")),
+            TensorSpec("table", "float32", ("slots", STATE_ROWS, TABLE_COLUMNS)),
+            TensorSpec("noise", "float32", ("slots", *latent)),
+        ),
+        (TensorSpec("next_state", "float32", ("slots", STATE_ROWS, *latent)),),
+    )
+
+
+def decode_spec() -> GraphSpec:
+    """Latents, scaled as the UNet sees them, to RGB bytes."""
+    return GraphSpec(
+        "decode",
+        (TensorSpec("latents", "float32", ("images", LATENT_CHANNELS, "h", "w")),),
+        (TensorSpec("rgb", "uint8", ("images", "8*h", "8*w", 3)),),
+    )
+
+
+def encode_spec() -> GraphSpec:
+    """RGB bytes to latents, scaled as the UNet sees them."""
+    return GraphSpec(
+        "encode",
+        (TensorSpec("rgb", "uint8", ("images", "8*h", "8*w", 3)),),
+        (TensorSpec("latents", "float32", ("images", LATENT_CHANNELS, "h", "w")),),
+    )

@@ -1,0 +1,196 @@
+"""A model folder: fused graphs, a tokenizer, the scheduler's config and a manifest.
+
+`giffusion.export` writes such folders, `load_model` opens them, and the engine reads nothing
+else. Opening one reads no weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from giffusion.engine.contract import (
+    LATENT_SCALE,
+    GraphSpec,
+    decode_spec,
+    denoise_spec,
+    encode_spec,
+    text_spec,
+)
+from giffusion.engine.errors import ModelError, SettingsError
+from giffusion.engine.schedule import NoiseSchedule
+from giffusion.engine.tokenizer import PromptTokenizer
+
+MANIFEST = "giffusion.json"
+FORMAT = 1
+GRAPHS = ("text", "denoise", "decode", "encode")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a render needs to know of a model besides its graphs.
+
+    Args:
+        format: version of this file; this engine reads `FORMAT`.
+        name: what the model is called.
+        size: (width, height) in pixels that it was trained at.
+        size_multiple: widths and heights are multiples of this, in pixels.
+        num_tokens: tokens a prompt.
+        pad_token_id: id that fills short prompts.
+        prompt_dim: width of the prompt embeddings.
+        time_dim: width of the timestep's sinusoid.
+        flip_sin_to_cos: whether the sinusoid begins with its cosines.
+        freq_shift: shift of the sinusoid's frequencies.
+        graphs: sha256 of each graph file, by stage.
+        sources: sha256 of each checkpoint file that the graphs take weights from, by path.
+    """
+
+    format: int
+    name: str
+    size: tuple[int, int]
+    size_multiple: int
+    num_tokens: int
+    pad_token_id: int
+    prompt_dim: int
+    time_dim: int
+    flip_sin_to_cos: bool
+    freq_shift: float
+    graphs: dict[str, str]
+    sources: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Reads a manifest.
+
+        Raises:
+            ModelError: the file is missing, is not JSON, or has other keys than this version's.
+        """
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ModelError(
+                f"{path.parent} is not a model folder: it has no {MANIFEST}; a diffusers folder "
+                f"becomes one by `python -m giffusion.export {path.parent}`"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} cannot be read: {error}") from None
+        if not isinstance(entries, dict) or entries.get("format") != FORMAT:
+            raise ModelError(f"{path} is not of format {FORMAT}: export the model again")
+        expected = {field.name for field in dataclasses.fields(cls)}
+        if entries.keys() != expected:
+            wrong = ", ".join(sorted(entries.keys() ^ expected))
+            raise ModelError(f"{path} has missing or unknown keys: {wrong}; export it again")
+        width, height = entries.pop("size")
+        return cls(size=(width, height), **entries)
+
+    def write(self, path: Path) -> None:
+        """Writes the manifest as JSON."""
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        path.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An opened model folder.
+
+    Args:
+        folder: where it lies.
+        manifest: its manifest.
+        schedule: its training noise schedule.
+    """
+
+    folder: Path
+    manifest: Manifest
+    schedule: NoiseSchedule
+
+    @cached_property
+    def tokenizer(self) -> PromptTokenizer:
+        """The model's tokenizer, opened at first use."""
+        return PromptTokenizer(
+            self.folder / "tokenizer" / "tokenizer.json",
+            num_tokens=self.manifest.num_tokens,
+            pad_token_id=self.manifest.pad_token_id,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that name the model's content."""
+        content = {"graphs": self.manifest.graphs, "sources": self.manifest.sources}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def graph_path(self, stage: str) -> Path:
+        """Returns the file of one stage's graph."""
+        return graph_path(self.folder, stage)
+
+    def spec(self, stage: str) -> GraphSpec:
+        """Returns the contract of one stage's graph, with this model's widths."""
+        return graph_spec(self.manifest, stage)
+
+    def check_size(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Returns the picture size to render, the model's own for None.
+
+        Raises:
+            SettingsError: the size is not a multiple of what the model needs.
+        """
+        width, height = size or self.manifest.size
+        multiple = self.manifest.size_multiple
+        if width % multiple or height % multiple:
+            units = (max(1, round(side / multiple)) for side in (width, height))
+            near = "x".join(str(unit * multiple) for unit in units)
+            raise SettingsError(
+                f"size {width}x{height} does not suit model '{self.manifest.name}': expected "
+                f"multiples of {multiple} pixels, such as {near}"
+            )
+        return width, height
+
+
+def graph_path(folder: Path, stage: str) -> Path:
+    """Returns where a model folder keeps one stage's graph."""
+    return folder / f"{stage}.onnx"
+
+
+def graph_spec(manifest: Manifest, stage: str) -> GraphSpec:
+    """Returns the contract of one stage's graph, with a manifest's widths."""
+    match stage:
+        case "text":
+            return text_spec(manifest.num_tokens, manifest.prompt_dim)
+        case "denoise":
+            return denoise_spec(manifest.num_tokens, manifest.prompt_dim, manifest.time_dim)
+        case "decode":
+            return decode_spec()
+        case "encode":
+            return encode_spec()
+    raise ValueError(f"unknown stage {stage!r}")
+
+
+def latent_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Returns (h, w) in latent pixels of a picture size (width, height)."""
+    width, height = size
+    return height // LATENT_SCALE, width // LATENT_SCALE
+
+
+def load_model(folder: Path) -> Model:
+    """Opens a model folder.
+
+    Raises:
+        ModelError: the folder or one of its files is missing, or is not what this version reads.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"model folder {folder} does not exist: expected a folder with {MANIFEST}")
+    manifest = Manifest.read(folder / MANIFEST)
+    for stage in GRAPHS:
+        if not graph_path(folder, stage).is_file():
+            raise ModelError(f"{graph_path(folder, stage)} is missing: export the model again")
+    for source in manifest.sources:
+        if not (folder / source).is_file():
+            raise ModelError(f"{folder / source} is missing: export the model again")
+    config = folder / "scheduler" / "scheduler_config.json"
+    try:
+        schedule = NoiseSchedule.from_config(json.loads(config.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{config} cannot be read: {error}") from None
+    return Model(folder, manifest, schedule)

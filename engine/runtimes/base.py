@@ -1,0 +1,109 @@
+"""What a runtime is: something that runs a fused graph on named buffers.
+
+The loop in `pipeline.py` speaks only to these two protocols. Shapes are fixed when a graph is
+loaded, buffers stay where they are between runs, and only what is written is uploaded, so the
+same calls drive host memory and one captured CUDA graph.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from giffusion.engine.contract import GraphSpec
+
+Index = int | tuple[int, ...]
+Array = NDArray[Any]
+
+
+class Graph(Protocol):
+    """A loaded graph with its input and output buffers, zero at first."""
+
+    def write(self, name: str, value: Array, index: Index | None = None) -> None:
+        """Sets an input, or one entry along its leading axes; used by the next `run`."""
+
+    def run(self) -> None:
+        """Runs the graph once, then feeds back the outputs that it was loaded to feed back."""
+
+    def read(self, name: str, index: Index | None = None) -> Array:
+        """Returns a copy of a buffer, or of one entry along its leading axes."""
+
+    def copy(
+        self, name: str, index: Index, source: Graph, source_name: str, source_index: Index
+    ) -> None:
+        """Sets one entry of an input from another graph's buffer, on the device if it is there."""
+
+
+class Runtime(Protocol):
+    """Loads graphs and runs them at one precision."""
+
+    name: str
+    precision: str
+
+    def load(
+        self,
+        path: Path,
+        spec: GraphSpec,
+        axes: Mapping[str, int],
+        feedback: Mapping[str, str] | None = None,
+    ) -> Graph:
+        """Loads a graph for fixed shapes.
+
+        Args:
+            path: the ONNX file.
+            spec: its contract.
+            axes: the size of every named axis.
+            feedback: outputs that become inputs of the next run, by name.
+
+        Raises:
+            ModelError: the file is not the graph that the contract describes.
+        """
+
+
+class HostGraph(ABC):
+    """A graph whose buffers are NumPy arrays: what runtimes on the CPU have in common."""
+
+    def __init__(
+        self, spec: GraphSpec, axes: Mapping[str, int], feedback: Mapping[str, str] | None
+    ) -> None:
+        self._feedback = dict(feedback or {})
+        self._inputs = {t.name: np.zeros(t.resolve(axes), t.dtype) for t in spec.inputs}
+        self._outputs = {t.name: np.zeros(t.resolve(axes), t.dtype) for t in spec.outputs}
+
+    def write(self, name: str, value: Array, index: Index | None = None) -> None:
+        self._inputs[name][... if index is None else index] = value
+
+    def run(self) -> None:
+        self._execute(self._inputs, self._outputs)
+        for output, target in self._feedback.items():
+            self._inputs[target], self._outputs[output] = (
+                self._outputs[output],
+                self._inputs[target],
+            )
+
+    def read(self, name: str, index: Index | None = None) -> Array:
+        # After a run that fed it back, an output's values are in the input they became.
+        buffers = self._inputs if name in self._inputs else self._outputs
+        return np.array(buffers[name][... if index is None else index])
+
+    def copy(
+        self, name: str, index: Index, source: Graph, source_name: str, source_index: Index
+    ) -> None:
+        self._inputs[name][index] = source.read(source_name, source_index)
+
+    @abstractmethod
+    def _execute(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """Runs the graph, writing into the output arrays; arrays may have changed places."""
+
+
+def num_cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

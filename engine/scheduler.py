@@ -1,0 +1,202 @@
+"""Continuous batching: waiting frames into slots and rows, one batch a tick.
+
+The loop in `pipeline.py` calls `admit`, runs a tick, and calls `advance`. Nothing here touches a
+pixel, a clock or a device, so every property is tested without a model: each frame is rendered
+once, no job starves, and what is rendered does not depend on the order of submission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+MAX_SKIPS = 64
+"""Times that a frame too wide for the free rows is passed over before rows are kept for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTask:
+    """One frame to denoise.
+
+    Args:
+        job: key of the job that it belongs to.
+        frame: frame number.
+        num_rows: rows of the batch that it takes, one a condition.
+        num_steps: evaluations of the model until it is finished.
+    """
+
+    job: str
+    frame: int
+    num_rows: int
+    num_steps: int
+
+
+@dataclass(slots=True)
+class Slot:
+    """A frame in the batch, at its own step.
+
+    Args:
+        index: the slot's place in the batch.
+        rows: the batch rows of its conditions, ascending.
+        task: the frame.
+        step: evaluations done.
+    """
+
+    index: int
+    rows: tuple[int, ...]
+    task: FrameTask
+    step: int = 0
+
+
+@dataclass(slots=True)
+class _Queue:
+    """A job's frames that wait, and its share of the device so far."""
+
+    tasks: Iterator[FrameTask]
+    order: int
+    head: FrameTask | None = None
+    served: int = 0
+    skips: int = 0
+    in_flight: int = 0
+    slots: set[int] = field(default_factory=set)
+
+
+class Scheduler:
+    """Fills a fixed number of slots and rows from the queues of any number of jobs.
+
+    The next frame comes from the job that was given the fewest row evaluations (start-time fair
+    queueing; Goyal, Vin and Cheng 1996): a job that arrives late starts level with the others and
+    is not repaid for the time before it came.
+
+    Args:
+        num_slots: frames that the batch holds.
+        num_rows: conditions that the batch holds.
+        max_in_flight: frames of one job that were admitted and not yet emitted, which bounds what
+            is kept to put frames in order again.
+    """
+
+    def __init__(self, num_slots: int, num_rows: int, *, max_in_flight: int) -> None:
+        self._num_rows = num_rows
+        self._max_in_flight = max_in_flight
+        self._free_slots = list(range(num_slots))
+        self._free_rows = list(range(num_rows))
+        self._queues: dict[str, _Queue] = {}
+        self._active: dict[int, Slot] = {}
+        self._num_submitted = 0
+
+    @property
+    def active(self) -> Collection[Slot]:
+        """The slots that hold a frame, in the order they were filled."""
+        return self._active.values()
+
+    @property
+    def rows_busy(self) -> int:
+        """Rows that hold a condition."""
+        return self._num_rows - len(self._free_rows)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any job has frames that were not admitted yet."""
+        return any(queue.head is not None for queue in self._queues.values())
+
+    def submit(self, job: str, tasks: Iterator[FrameTask]) -> None:
+        """Queues a job's frames, which are taken in the order given, as slots become free.
+
+        Raises:
+            ValueError: the job is queued already, or a frame has more rows than the batch.
+        """
+        if job in self._queues:
+            raise ValueError(f"job {job!r} is queued already")
+        level = min((q.served for q in self._queues.values() if q.head), default=0)
+        queue = _Queue(tasks, self._num_submitted, served=level)
+        self._num_submitted += 1
+        self._next_head(queue)
+        if queue.head is not None:
+            self._queues[job] = queue
+
+    def cancel(self, job: str) -> list[Slot]:
+        """Forgets a job's frames; returns the slots that it held, which are free now."""
+        queue = self._queues.pop(job, None)
+        if queue is None:
+            return []
+        slots = [self._active[index] for index in sorted(queue.slots)]
+        for slot in slots:
+            self._release(slot)
+        return slots
+
+    def admit(self, paused: Collection[str] = ()) -> list[Slot]:
+        """Fills free slots and rows with waiting frames.
+
+        Args:
+            paused: jobs that get no new slot now, because their frames are not taken away.
+
+        Returns:
+            The slots that were filled.
+        """
+        admitted = []
+        while (queue := self._choose(paused)) is not None:
+            admitted.append(self._admit(queue))
+        return admitted
+
+    def advance(self) -> list[Slot]:
+        """Counts one evaluation for every active slot; returns those whose frame is finished.
+
+        A finished slot is free, and keeps its place in the batch until the next `admit`.
+        """
+        finished = []
+        for slot in list(self._active.values()):
+            slot.step += 1
+            if slot.step == slot.task.num_steps:
+                finished.append(slot)
+                self._queues[slot.task.job].slots.discard(slot.index)
+                self._release(slot)
+        return finished
+
+    def emitted(self, job: str) -> None:
+        """Notes that one more of a job's finished frames has been handed on."""
+        queue = self._queues.get(job)
+        if queue is not None:
+            queue.in_flight -= 1
+            if queue.head is None and queue.in_flight == 0:
+                del self._queues[job]
+
+    def _choose(self, paused: Collection[str]) -> _Queue | None:
+        if not self._free_slots:
+            return None
+        ready = [
+            queue
+            for job, queue in self._queues.items()
+            if queue.head and job not in paused and queue.in_flight < self._max_in_flight
+        ]
+        for queue in sorted(ready, key=lambda q: (q.served, q.order)):
+            assert queue.head is not None
+            if queue.head.num_rows <= len(self._free_rows):
+                return queue
+            queue.skips += 1
+            if queue.skips > MAX_SKIPS:
+                return None
+        return None
+
+    def _admit(self, queue: _Queue) -> Slot:
+        task = queue.head
+        assert task is not None
+        rows = tuple(self._free_rows[: task.num_rows])
+        del self._free_rows[: task.num_rows]
+        slot = Slot(self._free_slots.pop(0), rows, task)
+        self._active[slot.index] = slot
+        queue.slots.add(slot.index)
+        queue.served += task.num_rows * task.num_steps
+        queue.in_flight += 1
+        queue.skips = 0
+        self._next_head(queue)
+        return slot
+
+    def _next_head(self, queue: _Queue) -> None:
+        queue.head = next(queue.tasks, None)
+        if queue.head is not None and queue.head.num_rows > self._num_rows:
+            raise ValueError(f"{queue.head} takes more rows than the batch's {self._num_rows}")
+
+    def _release(self, slot: Slot) -> None:
+        del self._active[slot.index]
+        self._free_slots = sorted([*self._free_slots, slot.index])
+        self._free_rows = sorted([*self._free_rows, *slot.rows])

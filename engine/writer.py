@@ -1,0 +1,209 @@
+"""The thread that encodes while the next frames are rendered, and the end of a file.
+
+Opened by `encode.py`, fed by the render loop. The invariant: the output path never holds an
+incomplete file, and however a writer ends its thread has ended and its hidden files are gone.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+import numpy as np
+
+from giffusion.engine.errors import GiffusionError, RenderError
+from giffusion.engine.formats import Encoder, Frame, Progress, VideoSpec
+from giffusion.engine.output import OutputFile, write_error
+
+MAX_BACKLOG = 8
+
+
+class Writer:
+    """Takes frames and makes a file of them; `open_writer` makes one.
+
+    As a context manager it closes at the end, and aborts when an exception passes through.
+
+    An error of the encoding thread is raised once, by the next `write` or by `close`, and ends
+    the writer; what is called after that is `abort`, or nothing.
+    """
+
+    def __init__(
+        self, output: OutputFile, encoder: Encoder, spec: VideoSpec, *, keep_partial: bool = False
+    ) -> None:
+        self._output = output
+        self._encoder = encoder
+        self._spec = spec
+        self._keep_partial = keep_partial
+        self._partial_path: Path | None = None
+        self._frames: queue.Queue[Frame | None] = queue.Queue(MAX_BACKLOG)
+        self._drop = threading.Event()
+        self._error: Exception | None = None
+        self._num_accepted = 0
+        self._num_encoded = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._encode, name="encode", daemon=True)
+        self._thread.start()
+
+    @property
+    def frames_written(self) -> int:
+        """Frames that `write` has taken."""
+        return self._num_accepted
+
+    @property
+    def backlog(self) -> int:
+        """Frames taken and not yet encoded."""
+        return self._num_accepted - self._num_encoded
+
+    @property
+    def partial_path(self) -> Path | None:
+        """Where the frames of a render that ended early were kept, if they were."""
+        return self._partial_path
+
+    def write(self, index: int, frame: Frame) -> None:
+        """Takes the next frame; waits only while `MAX_BACKLOG` others are not yet encoded.
+
+        Args:
+            index: its number: 0, 1, 2, …
+            frame: RGB of shape (height, width, 3); copied, so that the caller may reuse it.
+
+        Raises:
+            RenderError: the encoding thread failed; nothing is left behind.
+            DiskFullError: it found no space.
+            RuntimeError: a frame out of its turn or of another shape, which is the caller's bug.
+        """
+        self._check_frame(index, frame)
+        if self._error is not None:
+            self._fail(self._error)
+        self._frames.put(frame.copy())
+        self._num_accepted += 1
+
+    def close(self, progress: Progress | None = None) -> None:
+        """Finishes the file, reads it back and publishes it; does nothing if it has ended.
+
+        Args:
+            progress: told (frames done, frames in all) by formats with a second pass.
+
+        Raises:
+            RenderError: encoding failed, or frames are missing; nothing is left behind.
+            DiskFullError: there was no space.
+            OutputError: without `force`, another file appeared at the path meanwhile.
+        """
+        if self._closed:
+            return
+        try:
+            self._join()
+            self._check_complete()
+            self._encoder.finish(progress)
+            self._output.publish()
+        except Exception as error:
+            self._fail(error)
+        except BaseException:
+            self.abort()
+            raise
+        self._closed = True
+        self._encoder.discard()
+
+    def abort(self) -> Path | None:
+        """Stops at once and removes what was written; does nothing if the writer has ended.
+
+        With `keep_partial` the frames there are become a file of their own instead, unless
+        encoding itself had failed.
+
+        Returns:
+            The path of that file, or None.
+
+        Raises:
+            RenderError: the frames there are could not be kept.
+        """
+        if self._closed:
+            return self._partial_path
+        self._closed = True
+        try:
+            if not self._keep_partial:
+                self._drop.set()
+            self._join()
+            if self._keep_partial and self._error is None and self._num_encoded:
+                self._save_partial()
+        finally:
+            self._drop.set()
+            self._join()
+            self._encoder.discard()
+            self._output.discard()
+        return self._partial_path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.abort()
+        except RenderError as lost:
+            # Why the render ended matters more than that its frames could not be kept.
+            error.add_note(str(lost))
+
+    def _encode(self) -> None:
+        # Reads on after a failure, so that a caller who waits for room in the queue gets it.
+        while (frame := self._frames.get()) is not None:
+            if self._drop.is_set():
+                continue
+            try:
+                self._encoder.write(frame)
+            except Exception as error:
+                self._error = error
+                self._drop.set()
+            else:
+                self._num_encoded += 1
+
+    def _join(self) -> None:
+        if self._thread.is_alive():
+            self._frames.put(None)
+            self._thread.join()
+
+    def _check_complete(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._num_encoded != self._spec.num_frames:
+            self.abort()
+            raise RenderError(
+                f"{self._output.path}: {self._num_encoded} of {self._spec.num_frames} frames "
+                "were written"
+            )
+
+    def _save_partial(self) -> None:
+        try:
+            self._encoder.finish()
+            self._partial_path = self._output.publish_beside(".partial")
+        except Exception as error:
+            raise write_error(error, self._output.folder, self._num_encoded) from error
+
+    def _fail(self, error: Exception) -> NoReturn:
+        self._error = error
+        self.abort()
+        if isinstance(error, GiffusionError):
+            raise error
+        raise write_error(error, self._output.folder, self._num_encoded) from error
+
+    def _check_frame(self, index: int, frame: Frame) -> None:
+        if self._closed:
+            raise RuntimeError("the writer has ended: open another")
+        if index != self._num_accepted or index >= self._spec.num_frames:
+            raise RuntimeError(
+                f"frame {index} is out of its turn: expected {self._num_accepted} "
+                f"of {self._spec.num_frames}"
+            )
+        width, height = self._spec.size
+        if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
+            raise RuntimeError(
+                f"frame {index} is {frame.dtype}{frame.shape}: expected uint8{(height, width, 3)}"
+            )

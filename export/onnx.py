@@ -1,0 +1,138 @@
+"""Fused torch graphs to ONNX files that keep their weights in the checkpoint.
+
+`giffusion.export.model` calls `export_graph` once a stage. The file holds the graph with the
+contract's names and axes; it carries no path of the machine that wrote it.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from giffusion.engine.contract import GraphSpec
+from giffusion.engine.errors import ModelError
+from giffusion.export.weights import share_weights
+
+MAX_UNEXPLAINED_BYTES = 1 << 20
+"""Constants of a graph's own that are folded products of weights, such as a position table."""
+MAX_LATENT_SIDE = 1024
+_ONNX_TYPES = {"float32": "FLOAT", "int32": "INT32", "uint8": "UINT8"}
+
+
+def export_graph(
+    graph: nn.Module,
+    spec: GraphSpec,
+    inputs: dict[str, Tensor],
+    *,
+    path: Path,
+    weights: list[Path],
+    side_multiple: int,
+) -> None:
+    """Traces a fused graph and writes it as ONNX, its weights left in the checkpoint's files.
+
+    Args:
+        graph: one of the modules of `giffusion.export.graphs`.
+        spec: its contract; the file's inputs and outputs take these names and axes.
+        inputs: example inputs by name, in the contract's order.
+        path: file to write, in the folder that contains `weights`.
+        weights: the safetensors files that the module was loaded from.
+        side_multiple: latent height and width are multiples of this.
+
+    Raises:
+        ModelError: large constants are found nowhere in `weights`.
+    """
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            graph,
+            kwargs=inputs,
+            dynamo=True,
+            dynamic_shapes=_dynamic_shapes(spec, side_multiple),
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.outputs],
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model
+    unexplained = share_weights(model, weights, path.parent)
+    if unexplained > MAX_UNEXPLAINED_BYTES:
+        raise ModelError(
+            f"{unexplained} bytes of the {spec.name} graph's weights are not in "
+            f"{', '.join(map(str, weights))}: expected the files the model was loaded from"
+        )
+    _anonymise(model)
+    _name_axes(model, spec)
+    ir.save(model, path)
+
+
+def _dynamic_shapes(spec: GraphSpec, side_multiple: int) -> dict[str, dict[int, object]]:
+    dims: dict[str, object] = {}
+    for name in ("h", "w"):
+        base = torch.export.Dim(f"{name}_units", min=1, max=MAX_LATENT_SIDE // side_multiple)
+        dims[name] = side_multiple * base if side_multiple > 1 else base
+    return {
+        tensor.name: {
+            position: _dim(axis, dims)
+            for position, axis in enumerate(tensor.shape)
+            if isinstance(axis, str)
+        }
+        for tensor in spec.inputs
+    }
+
+
+def _dim(axis: str, dims: dict[str, object]) -> object:
+    factor, _, name = axis.rpartition("*")
+    dim = dims.setdefault(name, torch.export.Dim(name))
+    return int(factor) * dim if factor else dim  # type: ignore[operator]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the tracer's remarks about itself from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _anonymise(model: ir.Model) -> None:
+    """Drops what the tracer notes of itself: source paths, stack traces, inferred shapes."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.doc_string = None
+    model.graph.doc_string = None
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            value.shape = None
+            value.type = None
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _name_axes(model: ir.Model, spec: GraphSpec) -> None:
+    for values, tensors in (
+        (model.graph.inputs, spec.inputs),
+        (model.graph.outputs, spec.outputs),
+    ):
+        for value, tensor in zip(values, tensors, strict=True):
+            if value.name != tensor.name:
+                raise ModelError(
+                    f"the {spec.name} graph has {value.name!r}, expected {tensor.name!r}"
+                )
+            value.shape = ir.Shape(tensor.shape)
+            value.type = ir.TensorType(ir.DataType[_ONNX_TYPES[tensor.dtype]])

@@ -1,0 +1,71 @@
+"""What the commands read from their options: prompts, settings, the timeline they make."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from giffusion.engine.errors import InputError
+from giffusion.engine.prompts import parse_prompts
+from giffusion.engine.settings import RenderSettings
+from giffusion.engine.timeline import Timeline
+
+MAX_PROMPT_BYTES = 64 << 20
+STANDARD_INPUT = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A command's prompts, as text and as a timeline.
+
+    Args:
+        text: the key-frame text.
+        source: its name in messages.
+        settings: the render settings.
+        timeline: what both make.
+    """
+
+    text: str
+    source: str
+    settings: RenderSettings
+    timeline: Timeline
+
+
+def read_timeline(options: argparse.Namespace) -> Inputs:
+    """Reads what a command is to render.
+
+    Raises:
+        InputError: the file cannot be read, or its text or a setting is wrong.
+    """
+    text, source = _read_prompts(options)
+    given = {
+        field.name: getattr(options, field.name)
+        for field in fields(RenderSettings)
+        if getattr(options, field.name, None) is not None
+    }
+    settings = RenderSettings(**given)
+    return Inputs(text, source, settings, Timeline(parse_prompts(text, source), settings))
+
+
+def _read_prompts(options: argparse.Namespace) -> tuple[str, str]:
+    if options.prompts is not None:
+        return options.prompts, "--prompts"
+    source = "<stdin>" if options.file == STANDARD_INPUT else str(options.file)
+    try:
+        if options.file == STANDARD_INPUT:
+            content = sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
+        else:
+            with options.file.open("rb") as stream:
+                content = stream.read(MAX_PROMPT_BYTES + 1)
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{source} is not UTF-8 text: byte {error.start} cannot be read; save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}") from None
+    if len(content) > MAX_PROMPT_BYTES:
+        raise InputError(f"{source} is longer than {MAX_PROMPT_BYTES >> 20} MiB of key-frame text")
+    return text, source

@@ -1,0 +1,149 @@
+"""How a render reports itself: a progress bar on a terminal, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Protocol
+
+from tqdm import tqdm
+
+from giffusion.engine.rendering import Progress, RenderResult
+
+
+class Report(Protocol):
+    """Told of everything that happens while a render runs."""
+
+    def note(self, text: str) -> None:
+        """Says what was decided."""
+
+    def warn(self, text: str) -> None:
+        """Says what the user may not have meant."""
+
+    def progress(self, progress: Progress) -> None:
+        """Takes how far the render is."""
+
+    def done(self, result: RenderResult) -> None:
+        """Takes what was made."""
+
+    def __enter__(self) -> Report: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class TerminalReport:
+    """A bar with frames/s and time left on standard error, where that is a terminal.
+
+    Args:
+        output: the file that is rendered.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._bar: tqdm[NoReturn] | None = None
+        self._stage = ""
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        print(f"giffusion: warning: {text}", file=sys.stderr)
+
+    def progress(self, progress: Progress) -> None:
+        if self._bar is None or progress.stage != self._stage:
+            self._open(progress)
+        assert self._bar is not None
+        self._bar.update(progress.done - self._bar.n)
+
+    def done(self, result: RenderResult) -> None:
+        self._close()
+        width, height = result.size
+        rate = result.num_frames / result.elapsed_s
+        print(
+            f"{result.path}: {result.num_frames} frames of {width}x{height} in "
+            f"{result.elapsed_s:.1f} s, {rate:.1f} frames/s"
+        )
+
+    def __enter__(self) -> TerminalReport:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _open(self, progress: Progress) -> None:
+        self._close()
+        self._stage = progress.stage
+        label = self._output.name if progress.stage == "frames" else "choosing colours"
+        self._bar = tqdm(
+            total=progress.total, desc=label, unit=" frames", disable=None, dynamic_ncols=True
+        )
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class JsonReport:
+    """One JSON object a line on standard output; `event` says what happened."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    def note(self, text: str) -> None:
+        self._print("note", text=text)
+
+    def warn(self, text: str) -> None:
+        self._print("warning", text=text)
+
+    def progress(self, progress: Progress) -> None:
+        elapsed_s = time.perf_counter() - self._began
+        left = progress.total - progress.done
+        self._print(
+            "progress",
+            stage=progress.stage,
+            done=progress.done,
+            total=progress.total,
+            frames_per_s=round(progress.done / elapsed_s, 3),
+            left_s=round(elapsed_s * left / progress.done, 3) if progress.done else None,
+        )
+
+    def done(self, result: RenderResult) -> None:
+        self._print(
+            "done",
+            path=str(result.path),
+            num_frames=result.num_frames,
+            size=list(result.size),
+            elapsed_s=round(result.elapsed_s, 3),
+            numerics=result.numerics,
+        )
+
+    def __enter__(self) -> JsonReport:
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            text = str(error) or "interrupted"
+            self._print("error", text="; ".join([text, *getattr(error, "__notes__", [])]))
+
+    def _print(self, event: str, **values: object) -> None:
+        print(json.dumps({"event": event, **values}, ensure_ascii=False), flush=True)
