@@ -76,10 +76,8 @@ class FramePlan:
     def to_dict(self) -> dict[str, object]:
         """Returns the plan in the form that is written as JSON, one name for each field."""
         rows = [{"prompt": [r.prompt.start, r.prompt.end], "weight": r.weight} for r in self.rows]
-        plan: dict[str, object] = {
-            _JSON_NAMES.get(field.name, field.name): getattr(self, field.name)
-            for field in fields(self)
-        }
+        names = {field.name: _JSON_NAMES.get(field.name, field.name) for field in fields(self)}
+        plan = {name: getattr(self, field) for field, name in names.items()}
         return plan | {"seed": list(self.seeds), "rows": rows}
 
 
@@ -103,8 +101,8 @@ class Timeline:
         self._keys = [_resolve(key_frame, settings) for key_frame in key_frames]
         self._num_frames = settings.num_frames or key_frames[-1].frame + 1
         if self._num_frames > MAX_FRAMES:
-            got = f"frames {self._num_frames} is out of range"
-            raise SettingsError(f"{got}: expected at most {MAX_FRAMES}")
+            got = self._num_frames
+            raise SettingsError(f"frames {got} is out of range: expected at most {MAX_FRAMES}")
         for start, end in self._segments() if settings.guidance <= 1 else ():
             _check_sums(start, end)
 
@@ -113,6 +111,9 @@ class Timeline:
 
     def __getitem__(self, frame: int) -> FramePlan:
         """Plans one frame.
+
+        Args:
+            frame: its number, from 0.
 
         Raises:
             IndexError: the frame is below 0 or not below `len(self)`.
@@ -147,15 +148,19 @@ class Timeline:
         No frame has more; a segment of very few frames can have fewer, where a weight passes
         through 0 right on a frame.
         """
-        guidance = self.settings.guidance
-        return max(len(_blends(start, end, guidance)) for start, end in self._segments())
+        return max(map(len, self._blends()))
 
     def prompts(self) -> tuple[str, ...]:
         """Returns the distinct texts that have to be encoded, in the order of their first use."""
-        guidance = self.settings.guidance
-        segments = (_blends(start, end, guidance) for start, end in self._segments())
-        blends = chain.from_iterable(segments)
+        blends = chain.from_iterable(self._blends())
         return tuple(dict.fromkeys(text for blend in blends for text in (blend.start, blend.end)))
+
+    def _blends(self) -> Iterator[list[PromptBlend]]:
+        """Yields for each segment the prompts of the rows whose weight is not 0 all the way."""
+        for start, end in self._segments():
+            first, last = (_rows(start, end, t, self.settings.guidance) for t in (0.0, 1.0))
+            pairs = zip(first, last, strict=True)
+            yield [a.prompt for a, b in pairs if a.weight != 0 or b.weight != 0]
 
     def _around(self, frame: int) -> tuple[_Key, _Key]:
         after = bisect_right(self._keys, frame, key=attrgetter("frame"))
@@ -175,11 +180,10 @@ class Timeline:
 
 
 def derive_seed(seed: int, frame: int) -> int:
-    """Derives a key frame's seed from the job's.
+    """Derives a key frame's seed from the job's, as element `frame` of a SplitMix64 sequence.
 
-    The outputs for one job are the SplitMix64 sequence (Steele, Lea, Flood 2014, "Fast splittable
-    pseudorandom number generators", in Stafford's variant 13 of the finaliser) that starts from
-    the job's finalised seed, so that neighbouring jobs share no noise.
+    See Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators". The sequence
+    starts from the job's finalised seed, so that neighbouring jobs share no noise.
 
     Args:
         seed: of the job, 0 … 2^63 - 1.
@@ -223,7 +227,7 @@ def _check_ascending(key_frames: Sequence[KeyFrame]) -> None:
         raise SettingsError("no key frame: expected one or more, such as '0: a corgi'")
     for before, after in pairwise(key_frames):
         if before.frame >= after.frame:
-            got = f"key frame {after.frame} follows key frame {before.frame}"
+            got = f"key frame {after.frame} after {before.frame}"
             raise SettingsError(f"{got}: expected ascending frames, each once")
 
 
@@ -246,13 +250,6 @@ def _rows(start: _Key, end: _Key, weight: float, guidance: float) -> list[Condit
         return [ConditionRow(prompt, share / mean) for prompt, share in blends]
     negative = ConditionRow(PromptBlend(start.negative, end.negative), 1 - guidance * mean)
     return [negative, *(ConditionRow(prompt, guidance * share) for prompt, share in blends)]
-
-
-def _blends(start: _Key, end: _Key, guidance: float) -> list[PromptBlend]:
-    """Returns the prompts of the rows whose weight is not 0 all the way from start to end."""
-    first, last = (_rows(start, end, weight, guidance) for weight in (0.0, 1.0))
-    pairs = zip(first, last, strict=True)
-    return [a.prompt for a, b in pairs if a.weight != 0 or b.weight != 0]
 
 
 def _lerp(start: float, end: float, weight: float) -> float:

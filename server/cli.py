@@ -26,9 +26,9 @@ from giffusion.engine.settings import (
     parse_fps,
     parse_size,
 )
+from giffusion.models import DEFAULT_MODEL
 
 EXIT_INPUT = 2
-DEFAULT_MODEL = "mini"
 _COMMANDS = {
     "render": "render key-frame text to a video or GIF",
     "plan": "show what would be rendered, frame by frame, without a model",
