@@ -101,8 +101,7 @@ class Timeline:
         self._keys = [_resolve(key_frame, settings) for key_frame in key_frames]
         self._num_frames = settings.num_frames or key_frames[-1].frame + 1
         if self._num_frames > MAX_FRAMES:
-            got = self._num_frames
-            raise SettingsError(f"frames {got} is out of range: expected at most {MAX_FRAMES}")
+            raise SettingsError(f"frames {self._num_frames}: expected at most {MAX_FRAMES}")
         for start, end in self._segments() if settings.guidance <= 1 else ():
             _check_sums(start, end)
 
@@ -111,9 +110,6 @@ class Timeline:
 
     def __getitem__(self, frame: int) -> FramePlan:
         """Plans one frame.
-
-        Args:
-            frame: its number, from 0.
 
         Raises:
             IndexError: the frame is below 0 or not below `len(self)`.
@@ -145,8 +141,7 @@ class Timeline:
     def max_rows(self) -> int:
         """The most rows that a frame has.
 
-        No frame has more; a segment of very few frames can have fewer, where a weight passes
-        through 0 right on a frame.
+        A segment of very few frames can have fewer, where a weight is 0 right on a frame.
         """
         return max(map(len, self._blends()))
 
@@ -165,9 +160,8 @@ class Timeline:
     def _around(self, frame: int) -> tuple[_Key, _Key]:
         after = bisect_right(self._keys, frame, key=attrgetter("frame"))
         start = self._keys[max(after - 1, 0)]
-        if start.frame >= frame or after == len(self._keys):
-            return start, start
-        return start, self._keys[after]
+        held = start.frame >= frame or after == len(self._keys)
+        return start, start if held else self._keys[after]
 
     def _segments(self) -> Iterator[tuple[_Key, _Key]]:
         """Yields the pairs that `_around` gives for the frames, each once."""
@@ -227,8 +221,8 @@ def _check_ascending(key_frames: Sequence[KeyFrame]) -> None:
         raise SettingsError("no key frame: expected one or more, such as '0: a corgi'")
     for before, after in pairwise(key_frames):
         if before.frame >= after.frame:
-            got = f"key frame {after.frame} after {before.frame}"
-            raise SettingsError(f"{got}: expected ascending frames, each once")
+            frames = f"{before.frame} and then {after.frame}"
+            raise SettingsError(f"key frames {frames}: expected ascending ones, each once")
 
 
 def _check_sums(start: _Key, end: _Key) -> None:

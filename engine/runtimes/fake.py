@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from giffusion.engine.contract import LATENT_SCALE, GraphSpec
 from giffusion.engine.runtimes.base import Array, HostGraph
@@ -72,9 +71,7 @@ def _denoise(inputs: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
     row_output = np.tanh(scaled[row_slot] + time) * np.float32(0.5) + cond
     output = (inputs["mix"][:, :, None, None, None] * row_output[None]).sum(axis=1)
     terms = np.concatenate([state, output[:, None], inputs["noise"][:, None]], axis=1)
-    stepped: NDArray[np.float32] = (
-        inputs["table"][:, :, :, None, None, None] * terms[:, None]
-    ).sum(axis=2)
+    stepped: Array = (inputs["table"][:, :, :, None, None, None] * terms[:, None]).sum(axis=2)
     return stepped
 
 
