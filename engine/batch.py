@@ -109,7 +109,7 @@ class DenoiseBatch:
 
 
 @lru_cache(maxsize=256)
-def sampler_steps(model: Model, sampler: str, num_steps: int, strength: float) -> Steps:
+def sampler_steps(model: Model, sampler: str, num_steps: int, strength: float = 1.0) -> Steps:
     """Returns a sampler's steps on a model, ready for the graph.
 
     Raises:

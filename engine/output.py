@@ -120,17 +120,17 @@ def check_place(path: Path, *, force: bool) -> None:
     """
     try:
         target = Path(os.path.realpath(path))
-        taken = target.lstat() if os.path.lexists(target) else None
-        folder = target.parent.stat()
+        folder = target.parent.stat().st_mode
+        taken = _mode(target) if stat.S_ISDIR(folder) else None
     except FileNotFoundError:
         raise OutputError(f"{path}: folder {target.parent} does not exist: create it") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{path!s} cannot be an output: {reason}") from None
-    if not stat.S_ISDIR(folder.st_mode):
+        raise OutputError(f"{path} cannot be an output: {reason}") from None
+    if not stat.S_ISDIR(folder):
         raise OutputError(f"{path}: {target.parent} is not a folder")
     if taken is not None:
-        _check_taken(path, taken.st_mode, force=force)
+        _check_taken(path, taken, force=force)
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: folder {target.parent} is not writable")
 
@@ -151,6 +151,13 @@ def write_error(error: Exception, folder: Path, num_frames: int) -> RenderError:
     if isinstance(error, OSError) and error.errno in _FULL:
         return DiskFullError(f"no space left in {folder} after {num_frames} frames: {reason}")
     return RenderError(f"cannot write the output in {folder} after {num_frames} frames: {reason}")
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def _check_taken(path: Path, mode: int, *, force: bool) -> None:

@@ -36,9 +36,9 @@ class FrameSamples:
     def offer(self, index: int, frame: Frame) -> None:
         """Keeps the frame if it is one of those to look at."""
         if index in self._indices:
-            step = math.ceil(max(frame.shape[:2]) / self._side)
+            down, right = (math.ceil(side / self._side) for side in frame.shape[:2])
             # Picked, not averaged: averages are colours that the picture does not have.
-            self._samples.append(frame[step // 2 :: step, step // 2 :: step].copy())
+            self._samples.append(frame[down // 2 :: down, right // 2 :: right].copy())
 
     def pixels(self) -> NDArray[np.uint8]:  # (N, 3)
         """Returns the colours of all that was kept."""

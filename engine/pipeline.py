@@ -228,7 +228,7 @@ class Engine:
                 f"batch {self.batch} has fewer rows than a frame needs, {timeline.max_rows}, one "
                 f"for each prompt and the negative: expected --batch {timeline.max_rows} or more"
             )
-        sampler_steps(self.model, settings.sampler, settings.steps, strength=1.0)
+        sampler_steps(self.model, settings.sampler, settings.steps)
 
     def _tasks(self, job: Job) -> Iterator[FrameTask]:
         for frame in job.frames:

@@ -23,9 +23,8 @@ from reprlib import repr as quote
 from typing import NoReturn
 
 from giffusion.engine.errors import PromptError, nearest
-from giffusion.engine.settings import MAX_SEED
+from giffusion.engine.settings import MAX_FRAMES, MAX_SEED
 
-MAX_FRAMES = 1_000_000
 MAX_WEIGHT = 100.0
 MIN_WEIGHT_SUM = 1e-6
 OPTIONS = ("neg", "seed")

@@ -146,15 +146,15 @@ def cut_prompts(model: Model, timeline: Timeline) -> list[str]:
     limit = model.manifest.num_tokens - 2
     cuts = ((prompt, model.tokenizer.cut(prompt)) for prompt in timeline.prompts())
     return [
-        f"prompt '{_shortened(prompt)}' is longer than the {limit} tokens that model "
-        f"'{model.manifest.name}' takes: its end is ignored, '{_shortened(cut)}'"
+        f"prompt '{_shortened(prompt, 40)}' is longer than the {limit} tokens that model "
+        f"'{model.manifest.name}' takes: its end is ignored, '{_shortened(cut, 400)}'"
         for prompt, cut in cuts
         if cut is not None
     ]
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
+def _shortened(text: str, max_length: int) -> str:
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
 def _run(

@@ -13,6 +13,8 @@ from fractions import Fraction
 
 from giffusion.engine.errors import SettingsError, nearest
 
+MAX_FRAMES = 1_000_000
+"""Eleven hours at 24 frames a second; more is a mistake."""
 MAX_STEPS = 1000
 MAX_FPS = 1000
 MAX_SEED = 2**63 - 1
@@ -33,11 +35,10 @@ class RenderSettings:
         steps: denoising steps a frame, 1 … 1000.
         sampler: one of `SAMPLERS`.
         guidance: classifier-free guidance scale; at 1 or below only the prompts are evaluated.
-        strength: share of the noise schedule that is walked, in (0, 1]; 1 starts from noise.
         negative: what to steer away from, for key frames that have no `--neg` of their own.
         size: (width, height) in pixels, or None for the size the model was trained at.
-        num_frames: number of frames, or None to end at the last key frame; frames after the last
-            key frame hold it.
+        num_frames: number of frames, 1 … `MAX_FRAMES`, or None to end at the last key frame;
+            frames after the last key frame hold it.
         latents: how initial noise is interpolated, `slerp` or `lerp`.
         embeddings: how prompt embeddings are interpolated, `slerp` or `lerp`.
 
@@ -50,7 +51,6 @@ class RenderSettings:
     steps: int = 12
     sampler: str = "dpm++2m"
     guidance: float = 5.0
-    strength: float = 1.0
     negative: str = ""
     size: tuple[int, int] | None = None
     num_frames: int | None = None
@@ -66,13 +66,11 @@ class RenderSettings:
             raise SettingsError(
                 f"guidance {self.guidance} is not usable: expected a number from -1000 to 1000"
             )
-        if not 0 < self.strength <= 1:
-            raise SettingsError(f"strength {self.strength} is out of range: expected 0 < … <= 1")
         if self.size is not None:
             for side in self.size:
                 _in_range("size", side, 1, MAX_SIDE)
         if self.num_frames is not None:
-            _in_range("frames", self.num_frames, 1, None)
+            _in_range("frames", self.num_frames, 1, MAX_FRAMES)
         _one_of("latents", self.latents, INTERPOLATIONS)
         _one_of("embeddings", self.embeddings, INTERPOLATIONS)
 
@@ -114,10 +112,10 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def _in_range(
-    name: str, value: Fraction | float, low: Fraction | float, high: Fraction | float | None
+    name: str, value: Fraction | float, low: Fraction | float, high: Fraction | float
 ) -> None:
-    if value < low or (high is not None and value > high):
-        limit = f"at most {high}" if high is not None and value > high else f"at least {low}"
+    if not low <= value <= high:
+        limit = f"at most {high}" if value > high else f"at least {low}"
         raise SettingsError(f"{name} {value} is out of range: expected {limit}")
 
 

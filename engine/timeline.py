@@ -15,9 +15,11 @@ from itertools import chain, pairwise, zip_longest
 from operator import attrgetter
 
 from giffusion.engine.errors import SettingsError
-from giffusion.engine.prompts import MAX_FRAMES, KeyFrame, Part
+from giffusion.engine.prompts import KeyFrame, Part
 from giffusion.engine.settings import RenderSettings
 
+FROM_NOISE = 1.0
+"""Strength of a frame that starts from noise alone."""
 _GAMMA = 0x9E3779B97F4A7C15
 _JSON_NAMES = {"from_key": "from", "to_key": "to", "seeds": "seed"}
 _PADDING = Part("", 0.0)
@@ -91,8 +93,8 @@ class Timeline:
         settings: `num_frames` None ends the sequence at the last key frame.
 
     Raises:
-        SettingsError: no key frame, key frames that do not ascend, more than `MAX_FRAMES` frames,
-            or weights that cannot be normalised to sum 1 on some frame.
+        SettingsError: no key frame, key frames that do not ascend, or
+            weights that cannot be normalised to sum 1 on some frame.
     """
 
     def __init__(self, key_frames: Sequence[KeyFrame], settings: RenderSettings) -> None:
@@ -100,8 +102,6 @@ class Timeline:
         self.settings = settings
         self._keys = [_resolve(key_frame, settings) for key_frame in key_frames]
         self._num_frames = settings.num_frames or key_frames[-1].frame + 1
-        if self._num_frames > MAX_FRAMES:
-            raise SettingsError(f"frames {self._num_frames}: expected at most {MAX_FRAMES}")
         for start, end in self._segments() if settings.guidance <= 1 else ():
             _check_sums(start, end)
 
@@ -129,7 +129,7 @@ class Timeline:
             weight=weight,
             guidance=settings.guidance,
             steps=settings.steps,
-            strength=settings.strength,
+            strength=FROM_NOISE,
             seeds=(start.seed, end.seed),
             rows=tuple(row for row in rows if row.weight != 0),
         )

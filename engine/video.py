@@ -7,6 +7,7 @@ number of cores, so the encoder's threads are fixed and no date is written.
 from __future__ import annotations
 
 import contextlib
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,12 +22,14 @@ from giffusion.engine.formats import Frame, Progress, VideoSpec
 
 TAG = "giffusion"
 NUM_THREADS = 4
-_X264 = {"crf": "18", "preset": "medium"}
-# The tags let the plan through under a name of its own; faststart lets browsers play at once.
-_MOVFLAGS = {"movflags": "+faststart+use_metadata_tags"}
+# Measured: without cpu-independent, x264 differed from run to run on a processor with AVX-512.
+_X264 = {"crf": "18", "preset": "medium", "x264-params": "cpu-independent=1"}
+_MIN_TIMESCALE = 10_000
 # The number that H.264 gives to BT.709, as primaries, as transfer and as matrix.
 _BT709 = 1
-_EXACT = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP)
+# swscale's SWS_ACCURATE_RND and SWS_FULL_CHR_H_INP, for which PyAV 15 has no names: without them
+# chroma is off by one.
+_EXACT = int(Interpolation.BICUBIC) | 0x40000 | 0x4000
 
 
 class Mp4Encoder:
@@ -42,9 +45,9 @@ class Mp4Encoder:
         self._spec = spec
         self._num_frames = 0
         self._flushed = False
-        self._container = av.open(str(self._path), "w", format="mp4", options=_MOVFLAGS)
-        for key in ("comment", TAG):
-            self._container.metadata[key] = spec.metadata
+        self._container = av.open(str(self._path), "w", format="mp4", options=_muxer(spec))
+        if spec.metadata:
+            self._container.metadata.update({"comment": spec.metadata, TAG: spec.metadata})
         self._stream = self._container.add_stream("libx264", rate=spec.fps, options=_X264)
         _configure(self._stream, spec)
 
@@ -91,6 +94,17 @@ def read_tag(path: Path) -> str | None:
     """Returns the text that `Mp4Encoder` stored, or None where the file has none."""
     with open_video(path) as container:
         return container.metadata.get(TAG)
+
+
+def _muxer(spec: VideoSpec) -> dict[str, str]:
+    """Returns FFmpeg's options for an exact time base and a file that browsers play at once."""
+    # FFmpeg rounds the duration to the movie's time base, milliseconds unless told otherwise.
+    timescale = str(spec.fps.numerator * math.ceil(_MIN_TIMESCALE / spec.fps.numerator))
+    return {
+        "movflags": "+faststart+use_metadata_tags",
+        "movie_timescale": timescale,
+        "video_track_timescale": timescale,
+    }
 
 
 def _configure(stream: VideoStream, spec: VideoSpec) -> None:

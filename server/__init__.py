@@ -1,0 +1,1 @@
+"""The front ends of the engine: the command line."""

@@ -29,6 +29,7 @@ from giffusion.engine.settings import (
 from giffusion.models import DEFAULT_MODEL
 
 EXIT_INPUT = 2
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _COMMANDS = {
     "render": "render key-frame text to a video or GIF",
     "plan": "show what would be rendered, frame by frame, without a model",
@@ -54,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a wrong input, 128 + the signal's number when stopped by one.
     """
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _interrupt)
+    before = {signum: signal.signal(signum, _interrupt) for signum in _STOP_SIGNALS}
     try:
         options = _parser().parse_args(arguments)
         command = import_module(f"giffusion.server.commands.{options.command}")
@@ -72,10 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has seen enough, as in `giffusion plan … | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    for ignored in (signal.SIGINT, signal.SIGTERM):
+    # A second signal would interrupt the clean-up that the first one asked for.
+    for ignored in _STOP_SIGNALS:
         signal.signal(ignored, signal.SIG_IGN)
     raise Interrupted(signum)
 
@@ -113,11 +117,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_plan_options(parser: argparse.ArgumentParser) -> None:
-    text = parser.add_mutually_exclusive_group(required=True)
-    text.add_argument(
+    parser.add_argument(
         "file", nargs="?", type=Path, help="file of key-frame lines, - for standard input"
     )
-    text.add_argument("--prompts", metavar="TEXT", help="the key-frame lines themselves")
+    parser.add_argument("--prompts", metavar="TEXT", help="the key-frame lines themselves")
     parser.add_argument("--fps", type=_typed(parse_fps), help=_help("frames a second", "fps"))
     parser.add_argument(
         "--frames",

@@ -50,6 +50,8 @@ def read_timeline(options: argparse.Namespace) -> Inputs:
 
 
 def _read_prompts(options: argparse.Namespace) -> tuple[str, str]:
+    if (options.prompts is None) == (options.file is None):
+        raise InputError("expected key-frame text either in a file or by --prompts: give one")
     if options.prompts is not None:
         return options.prompts, "--prompts"
     source = "<stdin>" if options.file == STANDARD_INPUT else str(options.file)

@@ -78,7 +78,8 @@ def _denoise(inputs: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
 def _decode(inputs: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
     channels = inputs["latents"][:, :3].transpose(0, 2, 3, 1)
     small = np.clip(channels * 32 + 128, 0, 255).astype(np.uint8)
-    return small.repeat(LATENT_SCALE, axis=1).repeat(LATENT_SCALE, axis=2)
+    large: Array = small.repeat(LATENT_SCALE, axis=1).repeat(LATENT_SCALE, axis=2)
+    return large
 
 
 def _encode(inputs: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
