@@ -100,8 +100,8 @@ class Writer:
             self._output.publish()
         except Exception as error:
             self._fail(error)
-        except BaseException:
-            self.abort()
+        except BaseException as error:
+            self._abort_for(error)
             raise
         self._closed = True
         self._encoder.discard()
@@ -145,12 +145,8 @@ class Writer:
     ) -> None:
         if error is None:
             self.close()
-            return
-        try:
-            self.abort()
-        except RenderError as lost:
-            # Why the render ended matters more than that its frames could not be kept.
-            error.add_note(str(lost))
+        else:
+            self._abort_for(error)
 
     def _encode(self) -> None:
         # Reads on after a failure, so that a caller who waits for room in the queue gets it.
@@ -174,11 +170,17 @@ class Writer:
         if self._error is not None:
             raise self._error
         if self._num_encoded != self._spec.num_frames:
+            counts = f"{self._num_encoded} of {self._spec.num_frames} frames"
+            error = RenderError(f"{self._output.path}: only {counts} were written")
+            self._abort_for(error)
+            raise error
+
+    def _abort_for(self, error: BaseException) -> None:
+        try:
             self.abort()
-            raise RenderError(
-                f"{self._output.path}: {self._num_encoded} of {self._spec.num_frames} frames "
-                "were written"
-            )
+        except RenderError as lost:
+            # Why the render ended matters more than that its frames could not be kept.
+            error.add_note(str(lost))
 
     def _save_partial(self) -> None:
         try:
