@@ -28,7 +28,7 @@ from giffusion.engine.settings import DEFAULT_BATCH, MAX_BATCH, RenderSettings
 from giffusion.engine.stages import Decoder, PromptEmbedder
 from giffusion.engine.timeline import FramePlan, Timeline
 
-MAX_BACKLOG = 8
+PAUSING_BACKLOG = 8
 """Frames that a sink may hold before its job gets no new slots."""
 STALL_S = 0.002
 """Pause before looking again when every job waits for its sink."""
@@ -107,7 +107,7 @@ class Engine:
 
     def tick(self) -> bool:
         """Takes every frame in the batch one step further; returns whether any job is left."""
-        lagging = {job.name for job in self._jobs.values() if job.sink.backlog >= MAX_BACKLOG}
+        lagging = {job.name for job in self._jobs.values() if job.sink.backlog >= PAUSING_BACKLOG}
         for slot in self._scheduler.admit(paused=lagging):
             self._for_job(slot, self._load)
         if self._scheduler.active:

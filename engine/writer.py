@@ -18,7 +18,7 @@ from giffusion.engine.errors import GiffusionError, RenderError
 from giffusion.engine.formats import Encoder, Frame, Progress, VideoSpec
 from giffusion.engine.output import OutputFile, write_error
 
-MAX_BACKLOG = 8
+MAX_BACKLOG = 64
 
 
 class Writer:

@@ -59,7 +59,9 @@ class DenoiseGraph(nn.Module):
             return_dict=False,
         )[0]
         # MatMul and Einsum would be run in half precision or TF32; a product and a sum are not.
-        output = (mix[:, :, None, None, None] * row_output.float()[None]).sum(1)
+        # Rows come first: runtimes add up a leading axis in order, so that the idle rows in
+        # between change nothing; inner axes are summed in a tree, whose shape they would change.
+        output = (mix.T[:, :, None, None, None] * row_output.float()[:, None]).sum(0)
         terms = torch.cat([state, output[:, None], noise[:, None]], dim=1)
         return (table[:, :, :, None, None, None] * terms[:, None]).sum(2)
 

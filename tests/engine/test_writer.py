@@ -87,9 +87,9 @@ def test_frames_arrive_in_order_and_a_reused_buffer_is_no_harm(tmp_path: Path) -
 
 
 def test_the_backlog_counts_frames_not_yet_encoded_and_is_bounded(tmp_path: Path) -> None:
-    writer, encoder = start(tmp_path, 30)
+    writer, encoder = start(tmp_path, MAX_BACKLOG + 20)
     encoder.gate.clear()
-    feeder = threading.Thread(target=feed, args=(writer, 30))
+    feeder = threading.Thread(target=feed, args=(writer, MAX_BACKLOG + 20))
     feeder.start()
     feeder.join(0.3)
     assert feeder.is_alive()
@@ -97,7 +97,7 @@ def test_the_backlog_counts_frames_not_yet_encoded_and_is_bounded(tmp_path: Path
     encoder.gate.set()
     feeder.join(30)
     writer.close()
-    assert (writer.backlog, writer.frames_written) == (0, 30)
+    assert (writer.backlog, writer.frames_written) == (0, MAX_BACKLOG + 20)
 
 
 @pytest.mark.parametrize("index", [1, -1, 3])
