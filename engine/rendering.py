@@ -87,7 +87,7 @@ def render(
         batch: rows of the denoise batch.
         force: replace a file that is there.
         keep_partial: when the render ends early, keep its frames in a file beside the output.
-        on_progress: called after each tick that finished frames.
+        on_progress: called at the start and after each tick that finished frames.
         source: name of the text in error messages.
 
     Returns:
@@ -119,7 +119,7 @@ def render(
         began = time.perf_counter()
         try:
             with writer:
-                _run(engine, timeline, settings, writer, on_progress)
+                _run(engine, timeline, settings, writer, on_progress or _unreported)
         except BaseException as error:
             if writer.partial_path is not None:
                 error.add_note(f"the frames that were finished are in {writer.partial_path}")
@@ -157,22 +157,26 @@ def _shortened(text: str, max_length: int) -> str:
     return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
+def _unreported(progress: Progress) -> None:
+    """Takes progress that nobody asked for."""
+
+
 def _run(
     engine: Engine,
     timeline: Timeline,
     settings: RenderSettings,
     writer: Writer,
-    on_progress: OnProgress | None,
+    on_progress: OnProgress,
 ) -> None:
     total = len(timeline)
     job = engine.submit("render", timeline, settings, writer)
     reported = 0
-    while engine.tick():
-        if on_progress and job.num_emitted > reported:
+    on_progress(Progress("frames", 0, total))
+    while reported < total and job.error is None:
+        engine.tick()
+        if job.num_emitted > reported:
             reported = job.num_emitted
             on_progress(Progress("frames", reported, total))
     if job.error is not None:
         raise job.error
-    if on_progress and reported < total:
-        on_progress(Progress("frames", total, total))
-    writer.close(lambda done, of: on_progress(Progress("file", done, of)) if on_progress else None)
+    writer.close(lambda done, of: on_progress(Progress("file", done, of)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 from giffusion.engine.errors import GiffusionError, RuntimeUnavailableError, SettingsError, nearest
@@ -110,5 +110,14 @@ def _factory(name: str) -> Factory:
         return cast(Factory, getattr(import_module(module), attribute))
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name == name:
-            return cast(Factory, entry.load())
+            return _loaded(entry)
     raise SettingsError(f"unknown runtime '{name}': {nearest(name, (AUTO, *runtime_names()))}")
+
+
+def _loaded(entry: EntryPoint) -> Factory:
+    try:
+        return cast(Factory, entry.load())
+    except (ImportError, AttributeError) as error:
+        raise RuntimeUnavailableError(
+            f"runtime '{entry.name}' does not work here: {error}"
+        ) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giffusion.engine.contract import GraphSpec
+from giffusion.engine.errors import ModelError
 
 Index = int | tuple[int, ...]
 Array = NDArray[Any]
@@ -100,6 +101,33 @@ class HostGraph(ABC):
     @abstractmethod
     def _execute(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Runs the graph, writing into the output arrays; arrays may have changed places."""
+
+
+def check_tensors(
+    path: Path,
+    spec: GraphSpec,
+    axes: Mapping[str, int],
+    found: Mapping[str, Sequence[int | str | None]],
+) -> None:
+    """Compares the tensors of a loaded graph with the contract; axes that are no number fit.
+
+    Raises:
+        ModelError: a name or a size differs.
+    """
+    expected = {t.name: t.resolve(axes) for t in (*spec.inputs, *spec.outputs)}
+    if found.keys() != expected.keys():
+        raise ModelError(
+            f"{path} has the tensors {', '.join(found)}: expected {', '.join(expected)} of the "
+            f"{spec.name} graph; export the model again"
+        )
+    for name, shape in expected.items():
+        sizes = tuple(size for size in found[name] if isinstance(size, int))
+        fixed = tuple(s for s, f in zip(shape, found[name], strict=False) if isinstance(f, int))
+        if len(found[name]) != len(shape) or sizes != fixed:
+            raise ModelError(
+                f"{path} has {name!r} of shape {tuple(found[name])}: expected {shape}; export the "
+                "model again"
+            )
 
 
 def num_cores() -> int:

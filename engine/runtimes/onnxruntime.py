@@ -9,7 +9,7 @@ from typing import Any
 
 from giffusion.engine.contract import GraphSpec
 from giffusion.engine.errors import ModelError, RuntimeUnavailableError, SettingsError
-from giffusion.engine.runtimes.base import Array, HostGraph, num_cores
+from giffusion.engine.runtimes.base import Array, HostGraph, check_tensors, num_cores
 
 
 def _import() -> Any:
@@ -64,6 +64,8 @@ class OnnxRuntime:
             )
         except Exception as error:  # its exceptions share no base of their own
             raise ModelError(f"{path} cannot be loaded by ONNX Runtime: {error}") from None
+        tensors = (*session.get_inputs(), *session.get_outputs())
+        check_tensors(path, spec, axes, {tensor.name: tensor.shape for tensor in tensors})
         return _OnnxGraph(session, spec, axes, feedback)
 
 

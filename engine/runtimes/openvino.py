@@ -9,7 +9,7 @@ from typing import Any
 
 from giffusion.engine.contract import GraphSpec
 from giffusion.engine.errors import ModelError, RuntimeUnavailableError, SettingsError
-from giffusion.engine.runtimes.base import Array, HostGraph, num_cores
+from giffusion.engine.runtimes.base import Array, HostGraph, check_tensors, num_cores
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES = {"FP32": "fp32", "BF16": "bf16", "FP16": "fp16"}
@@ -79,6 +79,8 @@ class OpenVinoRuntime:
             raise ModelError(
                 f"{path} cannot be loaded by OpenVINO: {' '.join(str(error).split())}"
             ) from None
+        ports = (*compiled.inputs, *compiled.outputs)
+        check_tensors(path, spec, axes, {port.any_name: tuple(port.shape) for port in ports})
         return _OpenVinoGraph(self._openvino, compiled, spec, axes, feedback)
 
 
