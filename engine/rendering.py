@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from giffusion.engine.encode import check_output, open_writer
+from giffusion.engine.encode.writer import Writer
 from giffusion.engine.model import Model, load_model
 from giffusion.engine.pipeline import Engine, EngineStats
 from giffusion.engine.prompts import KeyFrame, format_prompts, parse_prompts
@@ -22,7 +23,6 @@ from giffusion.engine.runtimes import choose_runtime
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import DEFAULT_BATCH, RenderSettings
 from giffusion.engine.timeline import Timeline
-from giffusion.engine.writer import Writer
 
 OnProgress = Callable[["Progress"], None]
 

@@ -8,8 +8,8 @@ import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
+from giffusion.engine.encode.probe import probe_encoders
 from giffusion.engine.errors import GiffusionError
-from giffusion.engine.probe import probe_encoders
 from giffusion.engine.runtimes import choose_runtime, examine_runtimes
 from giffusion.engine.runtimes.base import num_cores
 

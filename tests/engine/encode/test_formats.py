@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from giffusion.engine.encode.formats import FORMATS, delays_cs, output_format
 from giffusion.engine.errors import OutputError
-from giffusion.engine.formats import FORMATS, delays_cs, output_format
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.MP4", "a.b.Gif"])

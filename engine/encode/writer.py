@@ -1,6 +1,6 @@
 """The thread that encodes while the next frames are rendered, and the end of a file.
 
-Opened by `encode.py`, fed by the render loop. The invariant: the output path never holds an
+Opened by `open_writer`, fed by the render loop. The invariant: the output path never holds an
 incomplete file, and however a writer ends its thread has ended and its hidden files are gone.
 """
 
@@ -14,9 +14,9 @@ from typing import NoReturn, Self
 
 import numpy as np
 
+from giffusion.engine.encode.formats import Encoder, Frame, Progress, VideoSpec
+from giffusion.engine.encode.output import OutputFile, write_error
 from giffusion.engine.errors import GiffusionError, RenderError
-from giffusion.engine.formats import Encoder, Frame, Progress, VideoSpec
-from giffusion.engine.output import OutputFile, write_error
 
 MAX_BACKLOG = 64
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+from giffusion.engine.encode.formats import Size, VideoSpec, output_format
+from giffusion.engine.encode.output import OutputFile, check_place, write_error
+from giffusion.engine.encode.writer import Writer
 from giffusion.engine.errors import InputError, OutputError
-from giffusion.engine.formats import Size, VideoSpec, output_format
-from giffusion.engine.output import OutputFile, check_place, write_error
-from giffusion.engine.writer import Writer
 
 __all__ = ["Writer", "check_output", "open_writer", "output_format", "read_metadata"]
 

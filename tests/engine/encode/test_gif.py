@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from giffusion.engine.encode.formats import Frame, VideoSpec, delays_cs
+from giffusion.engine.encode.gif import GifEncoder, read_comment
 from giffusion.engine.errors import RenderError
-from giffusion.engine.formats import Frame, VideoSpec, delays_cs
-from giffusion.engine.gif import GifEncoder, read_comment
 
 WIDTH, HEIGHT = SIZE = (96, 64)
 
@@ -138,8 +138,8 @@ def test_memory_does_not_grow_with_the_frames(tmp_path: Path) -> None:
 import resource, numpy as np
 from fractions import Fraction
 from pathlib import Path
-from giffusion.engine.formats import VideoSpec
-from giffusion.engine.gif import GifEncoder
+from giffusion.engine.encode.formats import VideoSpec
+from giffusion.engine.encode.gif import GifEncoder
 
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

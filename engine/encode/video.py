@@ -17,8 +17,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
+from giffusion.engine.encode.formats import Frame, Progress, VideoSpec
 from giffusion.engine.errors import RenderError
-from giffusion.engine.formats import Frame, Progress, VideoSpec
 
 TAG = "giffusion"
 NUM_THREADS = 4

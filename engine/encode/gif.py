@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.GifImagePlugin import getdata
 
+from giffusion.engine.encode.formats import Frame, Progress, Size, VideoSpec, delays_cs
+from giffusion.engine.encode.palette import MAX_COLOURS, FrameSamples, choose_palette, to_indices
+from giffusion.engine.encode.spool import FrameSpool
 from giffusion.engine.errors import RenderError
-from giffusion.engine.formats import Frame, Progress, Size, VideoSpec, delays_cs
-from giffusion.engine.palette import MAX_COLOURS, FrameSamples, choose_palette, to_indices
-from giffusion.engine.spool import FrameSpool
 
 _TRAILER = b";"
 _LOOP_FOREVER = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from giffusion.engine.formats import Frame
-from giffusion.engine.spool import FrameSpool
+from giffusion.engine.encode.formats import Frame
+from giffusion.engine.encode.spool import FrameSpool
 
 
 def noise(index: int, size: tuple[int, int]) -> Frame:

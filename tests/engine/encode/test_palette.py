@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from giffusion.engine.formats import Frame
-from giffusion.engine.palette import (
+from giffusion.engine.encode.formats import Frame
+from giffusion.engine.encode.palette import (
     MAX_SAMPLE_SIDE,
     MAX_SAMPLES,
     FrameSamples,

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from giffusion.engine.encode import Writer, check_output, open_writer, read_metadata
+from giffusion.engine.encode.formats import Frame
+from giffusion.engine.encode.output import TEMP_SUFFIX
 from giffusion.engine.errors import DiskFullError, InputError, OutputError
-from giffusion.engine.formats import Frame
-from giffusion.engine.output import TEMP_SUFFIX
 
 FPS = Fraction(24)
 FORMATS = (".mp4", ".gif")
@@ -248,9 +248,9 @@ def test_a_full_disk_is_told_and_left_clean(
 ) -> None:
     stages = set()
     # From a disk that does not take the first frames to one that lacks a little at the end.
-    for num_kib in (16, 64, 200, 500, 700, 1100, 1600, 2100, 2700, 3300, 8192):
+    for num_kib in (16, 64, 300, 800, 1600, 2700, 4000, 5500, 20480):
         folder = small_disk(1024 * num_kib)
-        stage = _fill(folder / f"out{extension}", 150)
+        stage = _fill(folder / f"out{extension}", 250)
         stages.add(stage)
         assert os.listdir(folder) == ([f"out{extension}"] if stage == "done" else [])
     assert stages == {"write", "close", "done"}
@@ -325,7 +325,7 @@ for index in range(100 if finishing else 80):
     writer.write(index, noise(index))
 if not finishing:
     told()
-import giffusion.engine.output as output
+import giffusion.engine.encode.output as output
 output._sync = told
 writer.close(told)
 """,

@@ -1,6 +1,6 @@
 """The kinds of file that a render can be written to, as one table.
 
-Called by `encode.py`. A new format is one entry in `FORMATS`: its limits, how to open its encoder
+Called by the package. A new format is one entry in `FORMATS`: its limits, how to open its encoder
 and how to read its metadata. The encoders are imported when one is opened, so that checking an
 output path loads neither PyAV nor Pillow.
 """
@@ -129,25 +129,25 @@ def _mp4_problem(fps: Fraction, size: Size | None) -> str | None:
 
 
 def _open_gif(path: Path, spec: VideoSpec) -> Encoder:
-    from giffusion.engine.gif import GifEncoder
+    from giffusion.engine.encode.gif import GifEncoder
 
     return GifEncoder(path, spec)
 
 
 def _open_mp4(path: Path, spec: VideoSpec) -> Encoder:
-    from giffusion.engine.video import Mp4Encoder
+    from giffusion.engine.encode.video import Mp4Encoder
 
     return Mp4Encoder(path, spec)
 
 
 def _read_gif(path: Path) -> str | None:
-    from giffusion.engine.gif import read_comment
+    from giffusion.engine.encode.gif import read_comment
 
     return read_comment(path)
 
 
 def _read_mp4(path: Path) -> str | None:
-    from giffusion.engine.video import read_tag
+    from giffusion.engine.encode.video import read_tag
 
     return read_tag(path)
 

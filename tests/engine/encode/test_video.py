@@ -11,9 +11,9 @@ import pytest
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
+from giffusion.engine.encode.formats import Frame, VideoSpec
+from giffusion.engine.encode.video import Mp4Encoder, open_video, read_tag, to_yuv420p
 from giffusion.engine.errors import RenderError
-from giffusion.engine.formats import Frame, VideoSpec
-from giffusion.engine.video import Mp4Encoder, open_video, read_tag, to_yuv420p
 
 WIDTH, HEIGHT = SIZE = (96, 64)
 

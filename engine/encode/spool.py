@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from giffusion.engine.formats import Frame, Size
+from giffusion.engine.encode.formats import Frame, Size
 
 _NUM_THREADS = 4
 

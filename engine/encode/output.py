@@ -1,6 +1,6 @@
 """Where a render's file is put: checks the place, writes beside it, publishes it whole.
 
-Called by `encode.py`. The invariant: an output path holds a complete file, or what was there
+Called by the package. The invariant: an output path holds a complete file, or what was there
 before. A symbolic link is followed, as by an ordinary open(): the file that it points to is
 written, the link stays.
 """

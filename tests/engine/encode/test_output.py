@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from giffusion.engine.encode.output import TEMP_SUFFIX, OutputFile, check_place, write_error
 from giffusion.engine.errors import DiskFullError, OutputError, RenderError
-from giffusion.engine.output import TEMP_SUFFIX, OutputFile, check_place, write_error
 
 
 @pytest.fixture

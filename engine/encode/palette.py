@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from giffusion.engine.formats import Frame
+from giffusion.engine.encode.formats import Frame
 
 MAX_COLOURS = 256
 MAX_SAMPLES = 64

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from giffusion.engine.encode.formats import Frame, Progress, VideoSpec
+from giffusion.engine.encode.output import OutputFile
+from giffusion.engine.encode.writer import MAX_BACKLOG, Writer
 from giffusion.engine.errors import DiskFullError, OutputError, RenderError
-from giffusion.engine.formats import Frame, Progress, VideoSpec
-from giffusion.engine.output import OutputFile
-from giffusion.engine.writer import MAX_BACKLOG, Writer
 
 FRAME = np.zeros((2, 4, 3), np.uint8)
 
