@@ -84,8 +84,13 @@ class Manifest:
         if entries.keys() != expected:
             wrong = ", ".join(sorted(entries.keys() ^ expected))
             raise ModelError(f"{path} has missing or unknown keys: {wrong}; export it again")
-        width, height = entries.pop("size")
-        return cls(size=(width, height), **entries)
+        match entries.pop("size"):
+            case [int(width), int(height)]:
+                return cls(size=(width, height), **entries)
+            case size:
+                raise ModelError(
+                    f"{path} has the size {size!r}: expected [width, height]; export it again"
+                )
 
     def write(self, path: Path) -> None:
         """Writes the manifest as JSON."""
@@ -190,7 +195,9 @@ def load_model(folder: Path) -> Model:
             raise ModelError(f"{folder / source} is missing: export the model again")
     config = folder / "scheduler" / "scheduler_config.json"
     try:
-        schedule = NoiseSchedule.from_config(json.loads(config.read_text(encoding="utf-8")))
+        entries = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{config} cannot be read: {error}") from None
-    return Model(folder, manifest, schedule)
+    if not isinstance(entries, dict):
+        raise ModelError(f"{config} is not a scheduler's config: expected a JSON object")
+    return Model(folder, manifest, NoiseSchedule.from_config(entries))

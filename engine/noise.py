@@ -49,9 +49,13 @@ def _normal(seed: int, stream: tuple[int, int, int], shape: tuple[int, ...]) -> 
     # The lowest counter word counts the draws of one stream, the three others name it.
     bits = np.random.Philox(key=[seed, 0], counter=[0, step, frame, kind])
     raw = bits.random_raw(int(np.prod(shape)))
-    # 53 bits at the middle of their interval: never 0 or 1, symmetric about 1/2.
-    uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    return _normal_quantile(uniform).astype(np.float32).reshape(shape)
+    return _normal_quantile(_uniform(raw)).astype(np.float32).reshape(shape)
+
+
+def _uniform(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
+    # 52 bits at the middle of their interval: never 0 or 1, symmetric about 1/2. With 53 the sum
+    # has no exact float, and the highest would round to 1.
+    return ((raw >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 # Coefficients of PPND16, highest power first: M. J. Wichura, "Algorithm AS 241: The percentage

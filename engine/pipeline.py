@@ -210,7 +210,8 @@ class Engine:
     def _for_job(self, slot: Slot, action: Callable[[Job, Slot], None]) -> None:
         """Acts on a slot; an error of the engine's own kind ends that slot's job alone."""
         job = self._jobs.get(slot.task.job)
-        if job is None:
+        if job is None:  # it ended earlier in this tick
+            self._denoiser.free(slot)
             return
         try:
             action(job, slot)

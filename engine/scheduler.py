@@ -65,8 +65,8 @@ class Scheduler:
     """Fills a fixed number of slots and rows from the queues of any number of jobs.
 
     The next frame comes from the job that was given the fewest row evaluations (start-time fair
-    queueing; Goyal, Vin and Cheng 1996): a job that arrives late starts level with the others and
-    is not repaid for the time before it came.
+    queueing; Goyal, Vin and Cheng 1996): a job that arrives late or was paused starts level with
+    the others and is not repaid for the time before.
 
     Args:
         num_slots: frames that the batch holds.
@@ -83,6 +83,8 @@ class Scheduler:
         self._queues: dict[str, _Queue] = {}
         self._active: dict[int, Slot] = {}
         self._num_submitted = 0
+        # What the job chosen last had been given before: where a job that joins starts.
+        self._level = 0
 
     @property
     def active(self) -> Collection[Slot]:
@@ -107,8 +109,7 @@ class Scheduler:
         """
         if job in self._queues:
             raise ValueError(f"job {job!r} is queued already")
-        level = min((q.served for q in self._queues.values() if q.head), default=0)
-        queue = _Queue(tasks, self._num_submitted, served=level)
+        queue = _Queue(tasks, self._num_submitted, served=self._level)
         self._num_submitted += 1
         self._next_head(queue)
         if queue.head is not None:
@@ -136,6 +137,9 @@ class Scheduler:
         admitted = []
         while (queue := self._choose(paused)) is not None:
             admitted.append(self._admit(queue))
+        for job, queue in self._queues.items():
+            if job in paused:
+                queue.served = max(queue.served, self._level)
         return admitted
 
     def advance(self) -> list[Slot]:
@@ -185,6 +189,7 @@ class Scheduler:
         slot = Slot(self._free_slots.pop(0), rows, task)
         self._active[slot.index] = slot
         queue.slots.add(slot.index)
+        self._level = max(self._level, queue.served)
         queue.served += task.num_rows * task.num_steps
         queue.in_flight += 1
         queue.skips = 0

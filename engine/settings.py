@@ -23,6 +23,8 @@ DEFAULT_BATCH = 16
 MAX_SIDE = 8192
 SAMPLERS = ("ddim", "dpm++2m", "euler", "euler_ads")
 INTERPOLATIONS = ("slerp", "lerp")
+# Without exponents: `1e999999` would be a number of a million digits.
+_FPS = re.compile(r"[-+]?(?:[0-9]{1,18}(?:\.[0-9]{0,18}|/0*[1-9][0-9]{0,17})?|\.[0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class RenderSettings:
             raise SettingsError(
                 f"guidance {self.guidance} is not usable: expected a number from -1000 to 1000"
             )
+        if any("\ud800" <= character <= "\udfff" for character in self.negative):
+            raise SettingsError(f"negative {self.negative!r} is not UTF-8: expected plain text")
         if self.size is not None:
             for side in self.size:
                 _in_range("size", side, 1, MAX_SIDE)
@@ -86,12 +90,11 @@ def parse_fps(text: str) -> Fraction:
     Raises:
         SettingsError: the text is not a positive number or fraction.
     """
-    try:
-        fps = Fraction(text.strip())
-    except (ValueError, ZeroDivisionError):
+    if _FPS.fullmatch(text.strip()) is None:
         raise SettingsError(
-            f"fps '{text}' is not a frame rate: expected a number or a fraction such as 30000/1001"
-        ) from None
+            f"fps {text!r} is not a frame rate: expected a number or a fraction such as 30000/1001"
+        )
+    fps = Fraction(text.strip())
     _in_range("fps", fps, Fraction(1, 1000), MAX_FPS)
     return fps
 
@@ -104,7 +107,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"\s*([0-9]{1,6})\s*[xX×]\s*([0-9]{1,6})\s*", text)
     if match is None:
-        raise SettingsError(f"size '{text}' is not a size: expected WIDTHxHEIGHT, such as 128x128")
+        raise SettingsError(f"size {text!r} is not a size: expected WIDTHxHEIGHT, such as 128x128")
     width, height = int(match[1]), int(match[2])
     for side in (width, height):
         _in_range("size", side, 1, MAX_SIDE)
@@ -121,4 +124,4 @@ def _in_range(
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise SettingsError(f"unknown {name} '{value}': {nearest(value, known)}")
+        raise SettingsError(f"unknown {name} {value!r}: {nearest(value, known)}")

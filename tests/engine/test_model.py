@@ -1,0 +1,249 @@
+"""Model folders: what is read of a good one, and a line for each thing wrong with others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from giffusion.engine.contract import LATENT_SCALE
+from giffusion.engine.errors import ModelError, SettingsError
+from giffusion.engine.model import (
+    GRAPHS,
+    MANIFEST,
+    Manifest,
+    Model,
+    graph_spec,
+    latent_size,
+    load_model,
+)
+from giffusion.engine.settings import MAX_SIDE
+from giffusion.models import find_model
+
+MINI = find_model("mini")
+SCHEDULER = "scheduler/scheduler_config.json"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The bundled model's folder, to be changed; its weights are links."""
+    copy = tmp_path / "model"
+    for path in MINI.rglob("*"):
+        target = copy / path.relative_to(MINI)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            target.symlink_to(path)
+        elif path.is_file():
+            shutil.copyfile(path, target)
+    return copy
+
+
+def change(path: Path, **entries: Any) -> None:
+    """Sets keys of a JSON file; None removes one."""
+    changed = json.loads(path.read_text()) | entries
+    path.write_text(json.dumps({key: v for key, v in changed.items() if v is not None}))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(folder)
+    message = str(caught.value)
+    assert message.isprintable(), repr(message)
+    return message
+
+
+def test_the_bundled_model() -> None:
+    model = load_model(MINI)
+    assert model.manifest.name == "mini"
+    assert model.manifest.size == (128, 128)
+    assert model.schedule.prediction_type == "v_prediction"
+    assert model.tokenizer is model.tokenizer
+    assert model.check_size(None) == (128, 128)
+
+
+def test_the_bundled_models_manifest_names_its_own_files() -> None:
+    model = load_model(MINI)
+    files = {model.graph_path(stage): digest for stage, digest in model.manifest.graphs.items()}
+    files |= {MINI / source: digest for source, digest in model.manifest.sources.items()}
+    assert len(files) == len(GRAPHS) + 5
+    for path, digest in files.items():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, path
+
+
+def test_a_copy_is_the_same_model(folder: Path) -> None:
+    copy = load_model(folder)
+    assert copy.manifest == load_model(MINI).manifest
+    assert copy.fingerprint == load_model(MINI).fingerprint
+    assert copy.graph_path("denoise") == folder / "denoise.onnx"
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    manifest = load_model(MINI).manifest
+    manifest.write(tmp_path / MANIFEST)
+    assert Manifest.read(tmp_path / MANIFEST) == manifest
+
+
+def test_the_specs_have_the_models_widths() -> None:
+    model = load_model(MINI)
+    assert [model.spec(stage).name for stage in GRAPHS] == list(GRAPHS)
+    shapes = {tensor.name: tensor.shape for tensor in model.spec("denoise").inputs}
+    assert shapes["cond"] == ("rows", 24, 192)
+    assert shapes["time_proj"] == ("slots", 64)
+    assert model.spec("text").outputs[0].shape == ("prompts", 24, 192)
+    with pytest.raises(ValueError, match="unknown stage 'upscale'"):
+        graph_spec(model.manifest, "upscale")
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "none"
+    expected = f"model folder {path} does not exist: expected a folder with giffusion.json"
+    assert refusal(path) == expected
+    path.write_text("a file")
+    assert refusal(path) == expected
+
+
+def test_a_diffusers_folder_that_was_not_exported(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    message = refusal(folder)
+    assert message.startswith(f"{folder} is not a model folder: it has no giffusion.json")
+    assert message.endswith(f"`python -m giffusion.export {folder}`")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"format": 1,}'])
+def test_a_manifest_that_is_not_json(folder: Path, content: bytes) -> None:
+    (folder / MANIFEST).write_bytes(content)
+    assert refusal(folder).startswith(f"{folder / MANIFEST} cannot be read: ")
+
+
+def test_a_manifest_that_is_a_folder(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).mkdir()
+    assert refusal(folder).startswith(f"{folder / MANIFEST} cannot be read: ")
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"mini"', "{}", '{"format": 2}'])
+def test_a_manifest_of_another_format(folder: Path, content: str) -> None:
+    (folder / MANIFEST).write_text(content)
+    expected = f"{folder / MANIFEST} is not of format 1: export the model again"
+    assert refusal(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("entries", "wrong"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"time_dim": None}, "time_dim"),
+        ({"time_dim": None, "colour": 1}, "colour, time_dim"),
+    ],
+)
+def test_a_manifest_with_other_keys(folder: Path, entries: dict[str, Any], wrong: str) -> None:
+    change(folder / MANIFEST, **entries)
+    expected = f"{folder / MANIFEST} has missing or unknown keys: {wrong}; export it again"
+    assert refusal(folder) == expected
+
+
+@pytest.mark.parametrize("size", [128, [128], [128, 128, 3], "128x128", [128.5, 128]])
+def test_a_manifest_without_a_size(folder: Path, size: object) -> None:
+    change(folder / MANIFEST, size=size)
+    expected = f"{folder / MANIFEST} has the size {size!r}: expected [width, height]"
+    assert refusal(folder).startswith(expected)
+
+
+@pytest.mark.parametrize("name", [f"{stage}.onnx" for stage in GRAPHS])
+def test_a_missing_graph(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    assert refusal(folder) == f"{folder / name} is missing: export the model again"
+
+
+@pytest.mark.parametrize("name", sorted(load_model(MINI).manifest.sources))
+def test_a_missing_source(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    assert refusal(folder) == f"{folder / name} is missing: export the model again"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_a_schedulers_config_that_is_not_json(folder: Path, content: bytes) -> None:
+    (folder / SCHEDULER).write_bytes(content)
+    assert refusal(folder).startswith(f"{folder / SCHEDULER} cannot be read: ")
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "3"])
+def test_a_schedulers_config_that_is_no_object(folder: Path, content: str) -> None:
+    (folder / SCHEDULER).write_text(content)
+    expected = f"{folder / SCHEDULER} is not a scheduler's config: expected a JSON object"
+    assert refusal(folder) == expected
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"clip_sample": True},
+        {"thresholding": True},
+        {"beta_schedule": "wavy"},
+        {"beta_end": 12},
+        {"num_train_timesteps": 0},
+        {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+    ],
+    ids=lambda entries: next(iter(entries)),
+)
+def test_a_scheduler_that_no_sampler_follows(folder: Path, entries: dict[str, Any]) -> None:
+    change(folder / SCHEDULER, **entries)
+    assert f"the scheduler's {next(iter(entries))} " in refusal(folder)
+
+
+@pytest.mark.parametrize("entry", ["graphs", "sources"])
+def test_the_fingerprint_is_of_the_content(folder: Path, entry: str) -> None:
+    before = load_model(folder).fingerprint
+    assert len(before) == 16
+    assert int(before, 16) >= 0
+    digests = json.loads((folder / MANIFEST).read_text())[entry]
+    change(folder / MANIFEST, name="renamed")
+    assert load_model(folder).fingerprint == before
+    first = next(iter(digests))
+    change(folder / MANIFEST, **{entry: digests | {first: "0" * 64}})
+    assert load_model(folder).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("size", "near"),
+    [
+        ((100, 128), "96x128"),
+        ((128, 200), "128x192"),
+        ((1, 1), "32x32"),
+        ((129, 127), "128x128"),
+        ((208, 240), "192x256"),
+    ],
+)
+def test_a_size_that_does_not_suit(size: tuple[int, int], near: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_model(MINI).check_size(size)
+    assert str(caught.value) == (
+        f"size {size[0]}x{size[1]} does not suit model 'mini': expected multiples of 32 pixels, "
+        f"such as {near}"
+    )
+
+
+@pytest.fixture(scope="module")
+def check_size() -> Callable[[tuple[int, int] | None], tuple[int, int]]:
+    model: Model = load_model(MINI)
+    return model.check_size
+
+
+@given(width=st.integers(1, MAX_SIDE), height=st.integers(1, MAX_SIDE))
+def test_sizes_suit_or_the_one_suggested_does(
+    width: int, height: int, check_size: Callable[[tuple[int, int] | None], tuple[int, int]]
+) -> None:
+    try:
+        assert check_size((width, height)) == (width, height)
+    except SettingsError as refused:
+        suggested = str(refused).rpartition(" ")[2].split("x")
+        assert check_size((int(suggested[0]), int(suggested[1])))
+    else:
+        assert latent_size((width, height)) == (height / LATENT_SCALE, width / LATENT_SCALE)

@@ -1,0 +1,203 @@
+"""Render settings: the defaults, and one line of value and expectation for each refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from giffusion.engine.errors import SettingsError
+from giffusion.engine.settings import (
+    INTERPOLATIONS,
+    MAX_FPS,
+    MAX_FRAMES,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_STEPS,
+    SAMPLERS,
+    RenderSettings,
+    parse_fps,
+    parse_size,
+)
+
+
+def refusal(call: Any, *args: Any, **kwargs: Any) -> str:
+    """Returns the message that a call is refused with, which is one line."""
+    with pytest.raises(SettingsError) as caught:
+        call(*args, **kwargs)
+    message = str(caught.value)
+    assert message.isprintable(), repr(message)
+    return message
+
+
+def test_defaults_suit_a_model_of_any_size() -> None:
+    settings = RenderSettings()
+    assert settings.fps == 24
+    assert settings.size is None
+    assert settings.num_frames is None
+    for field in dataclasses.fields(RenderSettings):
+        assert RenderSettings.default(field.name) == getattr(settings, field.name)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fps": Fraction(0)}, "fps 0 is out of range: expected at least 1/1000"),
+        ({"fps": Fraction(2001, 2)}, "fps 2001/2 is out of range: expected at most 1000"),
+        ({"seed": -1}, "seed -1 is out of range: expected at least 0"),
+        ({"seed": 2**63}, f"seed {2**63} is out of range: expected at most {2**63 - 1}"),
+        ({"steps": 0}, "steps 0 is out of range: expected at least 1"),
+        ({"steps": 1001}, "steps 1001 is out of range: expected at most 1000"),
+        (
+            {"sampler": "eulr"},
+            "unknown sampler 'eulr': did you mean 'euler'? known: ddim, dpm++2m, euler, euler_ads",
+        ),
+        (
+            {"guidance": math.inf},
+            "guidance inf is not usable: expected a number from -1000 to 1000",
+        ),
+        (
+            {"guidance": math.nan},
+            "guidance nan is not usable: expected a number from -1000 to 1000",
+        ),
+        (
+            {"guidance": -1001.0},
+            "guidance -1001.0 is not usable: expected a number from -1000 to 1000",
+        ),
+        ({"negative": "a\udcff"}, r"negative 'a\udcff' is not UTF-8: expected plain text"),
+        ({"size": (0, 64)}, "size 0 is out of range: expected at least 1"),
+        ({"size": (64, 8193)}, "size 8193 is out of range: expected at most 8192"),
+        ({"num_frames": 0}, "frames 0 is out of range: expected at least 1"),
+        ({"num_frames": 1_000_001}, "frames 1000001 is out of range: expected at most 1000000"),
+        ({"latents": "cubic"}, "unknown latents 'cubic': known: lerp, slerp"),
+        (
+            {"embeddings": "slrp"},
+            "unknown embeddings 'slrp': did you mean 'slerp'? known: lerp, slerp",
+        ),
+    ],
+)
+def test_refusals(values: dict[str, Any], message: str) -> None:
+    assert refusal(RenderSettings, **values) == message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"fps": Fraction(1, 1000)},
+        {"fps": Fraction(MAX_FPS)},
+        {"seed": MAX_SEED},
+        {"steps": 1},
+        {"steps": MAX_STEPS},
+        {"guidance": -1000.0},
+        {"guidance": 0.0},
+        {"guidance": 1000.0},
+        {"negative": "日本語 \ue000 🐕"},
+        {"size": (1, MAX_SIDE)},
+        {"num_frames": 1},
+        {"num_frames": MAX_FRAMES},
+        *({"sampler": name} for name in SAMPLERS),
+        *({"latents": name, "embeddings": name} for name in INTERPOLATIONS),
+    ],
+)
+def test_limits_are_inside(values: dict[str, Any]) -> None:
+    settings = RenderSettings(**values)
+    assert {name: getattr(settings, name) for name in values} == values
+
+
+@given(name=st.sampled_from(["sampler", "latents", "embeddings"]), value=st.text())
+def test_unknown_names_are_repeated_in_one_line(name: str, value: str) -> None:
+    assume(value not in (*SAMPLERS, *INTERPOLATIONS))
+    assert repr(value) in refusal(RenderSettings, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "fps"),
+    [
+        ("24", Fraction(24)),
+        (" 23.976 ", Fraction(23976, 1000)),
+        ("24000/1001", Fraction(24000, 1001)),
+        (".5", Fraction(1, 2)),
+        ("12.", Fraction(12)),
+        ("+30", Fraction(30)),
+        ("0.001", Fraction(1, 1000)),
+        ("1000", Fraction(1000)),
+    ],
+)
+def test_frame_rates(text: str, fps: Fraction) -> None:
+    assert parse_fps(text) == fps
+
+
+@given(st.fractions(Fraction(1, 1000), 1000, max_denominator=10**6))
+def test_frame_rates_are_read_as_they_are_written(fps: Fraction) -> None:
+    assert parse_fps(str(fps)) == fps
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "fast",
+        "24fps",
+        "1/0",
+        "30/00",
+        "1e3",
+        "1e999999999",
+        "nan",
+        "inf",
+        "1 / 2",
+        "1/2/3",
+        "٣",
+    ],
+)
+def test_what_is_no_frame_rate(text: str) -> None:
+    expected = "expected a number or a fraction such as 30000/1001"
+    assert refusal(parse_fps, text) == f"fps {text!r} is not a frame rate: {expected}"
+
+
+@pytest.mark.parametrize("text", ["0", "-24", "0.0009", "-0/5"])
+def test_frame_rates_too_low(text: str) -> None:
+    assert refusal(parse_fps, text).endswith("is out of range: expected at least 1/1000")
+
+
+def test_frame_rates_too_high() -> None:
+    assert refusal(parse_fps, "1000.1") == "fps 10001/10 is out of range: expected at most 1000"
+
+
+@pytest.mark.parametrize("text", ["128x64", " 128 x 64 ", "128X64", "128×64"])
+def test_sizes(text: str) -> None:
+    assert parse_size(text) == (128, 64)
+
+
+@pytest.mark.parametrize("text", ["", "128", "128x", "x64", "128x64x3", "-1x64", "1.5x2", "a\nxb"])
+def test_what_is_no_size(text: str) -> None:
+    expected = "expected WIDTHxHEIGHT, such as 128x128"
+    assert refusal(parse_size, text) == f"size {text!r} is not a size: {expected}"
+
+
+@pytest.mark.parametrize("text", ["0x64", "64x0", "64x8193", "999999x1"])
+def test_sizes_out_of_range(text: str) -> None:
+    assert "is out of range: expected at" in refusal(parse_size, text)
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_value_or_refused_in_one_line(text: str) -> None:
+    for parse in (parse_fps, parse_size):
+        try:
+            parse(text)
+        except SettingsError as error:
+            assert str(error).isprintable()  # noqa: PT017
+
+
+def test_reading_the_defaults_does_not_load_numpy() -> None:
+    """`giffusion --help` does."""
+    code = "import sys, giffusion.engine.settings; sys.exit('numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

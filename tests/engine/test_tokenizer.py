@@ -1,0 +1,160 @@
+"""Prompts to ids as transformers gives them, and what is said of the end that does not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from giffusion.engine.errors import ModelError
+from giffusion.engine.model import load_model
+from giffusion.engine.tokenizer import PromptTokenizer
+from giffusion.models import find_model
+
+MODEL = load_model(find_model("mini"))
+PATH = MODEL.folder / "tokenizer" / "tokenizer.json"
+NUM_TOKENS = 24
+BEGIN, END = 0, 1
+PLAIN = Tokenizer.from_file(str(PATH))
+LONG = "a corgi running through fresh snow in the mountains at dawn with a red scarf and a blue hat"
+
+PROMPTS = [
+    "",
+    " ",
+    "a corgi",
+    "A Corgi, IN THE SNOW!",
+    "  two  spaces   and\ttabs ",
+    "trending on artstation, 8k, (masterpiece:1.2)",
+    "écran à l’été, naïve façade",
+    "日本語の猫と犬が雪の中で遊ぶ、とても綺麗な写真",
+    "🐕‍🦺🐕‍🦺🐕‍🦺 dogs 🐈",
+    "مرحبا بالعالم",
+    "a </s> in the text, and <s>",
+    "e\u0301 combined",
+    "null\x00 and bell\x07",
+    LONG,
+    LONG * 40,
+    "word " * 22,
+    "ab" * 500,
+]
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+words = st.lists(st.sampled_from(LONG.split()), max_size=40).map(" ".join)
+
+
+def open_tokenizer(num_tokens: int = NUM_TOKENS, pad_token_id: int = END) -> PromptTokenizer:
+    return PromptTokenizer(PATH, num_tokens=num_tokens, pad_token_id=pad_token_id)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Callable[[str], list[int]]:
+    """The model's folder as transformers reads it."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(PATH.parent, local_files_only=True)
+
+    def encode(prompt: str) -> list[int]:
+        ids: list[int] = tokenizer(
+            prompt, padding="max_length", truncation=True, max_length=NUM_TOKENS
+        )["input_ids"]
+        return ids
+
+    return encode
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_ids_are_those_of_transformers(prompt: str, reference: Callable[[str], list[int]]) -> None:
+    assert MODEL.tokenizer.encode(prompt).tolist() == reference(prompt)
+
+
+@given(prompt=text | words)
+def test_ids_of_any_text_are_those_of_transformers(
+    prompt: str, reference: Callable[[str], list[int]]
+) -> None:
+    ids = MODEL.tokenizer.encode(prompt)
+    assert ids.shape == (NUM_TOKENS,)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == reference(prompt)
+
+
+@given(prompt=text, num_tokens=st.integers(2, 40), pad_token_id=st.integers(0, 4095))
+def test_a_row_is_begin_text_end_and_padding(
+    prompt: str, num_tokens: int, pad_token_id: int
+) -> None:
+    plain = PLAIN.encode(prompt, add_special_tokens=False).ids
+    ids = open_tokenizer(num_tokens, pad_token_id).encode(prompt).tolist()
+    kept = plain[: num_tokens - 2]
+    assert ids == [BEGIN, *kept, END, *[pad_token_id] * (num_tokens - 2 - len(kept))]
+
+
+@given(prompt=text | words, num_tokens=st.integers(2, 40))
+def test_what_is_cut_is_the_tail_and_nothing_is_lost_between(prompt: str, num_tokens: int) -> None:
+    tokenizer = open_tokenizer(num_tokens)
+    cut = tokenizer.cut(prompt)
+    encoding = PLAIN.encode(prompt, add_special_tokens=False)
+    if len(encoding.ids) <= num_tokens - 2:
+        assert cut is None
+        return
+    assert cut is not None
+    assert cut == cut.strip()
+    assert prompt.rstrip().endswith(cut)
+    end_of_kept = max((end for _, end in encoding.offsets[: num_tokens - 2]), default=0)
+    start_of_cut = len(prompt.rstrip()) - len(cut)
+    between = prompt[end_of_kept:start_of_cut]
+    assert not between.strip(), "neither kept nor reported"
+    # A character of several tokens may be split: then it is reported whole.
+    assert len(prompt[start_of_cut:end_of_kept].strip()) <= 1
+
+
+def test_the_end_of_a_long_prompt() -> None:
+    assert MODEL.tokenizer.cut(LONG) == "scarf and a blue hat"
+    assert MODEL.tokenizer.cut(LONG.removesuffix(" scarf and a blue hat")) is None
+    assert MODEL.tokenizer.cut("") is None
+    kept = LONG.removesuffix("scarf and a blue hat")
+    np.testing.assert_array_equal(MODEL.tokenizer.encode(kept), MODEL.tokenizer.encode(LONG))
+
+
+def test_a_tokenizers_own_padding_and_truncation_are_off(tmp_path: Path) -> None:
+    """Files often come with the settings of their last use."""
+    own = Tokenizer.from_file(str(PATH))
+    own.enable_truncation(5)
+    own.enable_padding(length=77, pad_id=9)
+    path = tmp_path / "tokenizer.json"
+    own.save(str(path))
+    tokenizer = PromptTokenizer(path, num_tokens=NUM_TOKENS, pad_token_id=END)
+    np.testing.assert_array_equal(tokenizer.encode("a dog"), MODEL.tokenizer.encode("a dog"))
+    assert tokenizer.cut(LONG) == MODEL.tokenizer.cut(LONG)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    with pytest.raises(ModelError) as caught:
+        PromptTokenizer(path, num_tokens=NUM_TOKENS, pad_token_id=END)
+    assert str(caught.value) == f"{path} is missing: expected the tokenizer in tokenizer.json form"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff\xfe\x00",
+        json.dumps({"model": {"type": "BPE", "vocab": {"a": 0}}}).encode(),
+        PATH.read_bytes()[:5000],
+    ],
+)
+def test_a_malformed_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        PromptTokenizer(path, num_tokens=NUM_TOKENS, pad_token_id=END)
+    message = str(caught.value)
+    assert message.startswith(f"{path} is not a tokenizer: ")
+    assert len(message.splitlines()) == 1
