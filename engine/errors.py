@@ -80,6 +80,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
         `did you mean 'euler'? known: ddim, euler`, or only the known names.
     """
     names = sorted(known)
-    match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    lowered = {known_name.lower(): known_name for known_name in names}
+    match = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     listed = "known: " + (", ".join(names) or "none")
-    return f"did you mean '{match[0]}'? {listed}" if match else listed
+    return f"did you mean '{lowered[match[0]]}'? {listed}" if match else listed

@@ -124,7 +124,8 @@ class Model:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that name the model's content."""
-        content = {"graphs": self.manifest.graphs, "sources": self.manifest.sources}
+        content = dataclasses.asdict(self.manifest)
+        del content["name"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def graph_path(self, stage: str) -> Path:

@@ -144,12 +144,14 @@ class Engine:
         Raises:
             SettingsError: a frame has more conditions than the batch has rows, the size is not
                 this engine's, or the sampler cannot take the number of steps.
-            ValueError: a job of that name is queued.
+            ValueError: a job of that name is queued, or the segment lies outside of the timeline.
         """
         self._check(timeline, settings)
+        frames = range(len(timeline)) if frames is None else frames
         if name in self._jobs:
             raise ValueError(f"job {name!r} is queued already")
-        frames = range(len(timeline)) if frames is None else frames
+        if not 0 <= frames.start < frames.stop <= len(timeline) or frames.step != 1:
+            raise ValueError(f"{frames} is no segment of {len(timeline)} frames")
         conditioner = Conditioner(settings, self._embedder.embed, self._denoiser.latent_shape)
         plans = (timeline[frame] for frame in frames)
         conditions = Prefetch(plans, conditioner.condition, self._worker, depth=self.batch)

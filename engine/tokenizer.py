@@ -56,4 +56,4 @@ class PromptTokenizer:
         if len(encoding.ids) <= self._num_tokens:
             return None
         begin, _ = encoding.offsets[self._num_tokens - 1]
-        return prompt[begin:].strip()
+        return prompt[begin:].strip() or None

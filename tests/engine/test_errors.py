@@ -46,7 +46,7 @@ def test_a_prompt_error_points_at_its_place() -> None:
     ("name", "hint"),
     [
         ("eulr", "did you mean 'euler'? known: ddim, euler, lms"),
-        ("DDIM", "known: ddim, euler, lms"),
+        ("DDIM", "did you mean 'ddim'? known: ddim, euler, lms"),
         ("", "known: ddim, euler, lms"),
         ("lms", "did you mean 'lms'? known: ddim, euler, lms"),
     ],

@@ -432,3 +432,11 @@ def test_frames_are_planned_a_batch_ahead_and_no_further(engine: Engine) -> None
         engine.tick()
     # Those in the batch, at most 8, and 8 whose conditions are ready when they are admitted.
     assert timeline.furthest <= 40 + 8 + 8
+
+
+@pytest.mark.parametrize("frames", [range(0), range(3, 3), range(99), range(-1, 2), range(0, 4, 2)])
+def test_a_segment_outside_of_the_timeline_is_refused(frames: range) -> None:
+    with Engine(MODEL, FakeRuntime(), size=SIZE) as engine:
+        with pytest.raises(ValueError, match="is no segment of 10 frames"):
+            WORKS["plain"].submit(engine, "a", Sink(), frames)
+        assert not engine.tick()

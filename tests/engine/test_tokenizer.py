@@ -158,3 +158,8 @@ def test_a_malformed_file(content: bytes, tmp_path: Path) -> None:
     message = str(caught.value)
     assert message.startswith(f"{path} is not a tokenizer: ")
     assert len(message.splitlines()) == 1
+
+
+def test_spaces_that_are_cut_are_nothing_lost() -> None:
+    tokenizer = PromptTokenizer(PATH, num_tokens=NUM_TOKENS, pad_token_id=END)
+    assert tokenizer.cut("a" + " a" * (NUM_TOKENS - 3) + "  ") is None
