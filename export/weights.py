@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class StoredTensor:
         return raw.view(self.dtype.numpy()).reshape(self.shape)
 
 
-def stored_tensors(file: Path) -> Iterator[StoredTensor]:
+def stored_tensors(file: Path) -> list[StoredTensor]:
     """Lists the floating-point tensors of a safetensors file.
 
     The format: https://github.com/huggingface/safetensors, eight bytes of header length, a JSON
@@ -58,28 +59,32 @@ def stored_tensors(file: Path) -> Iterator[StoredTensor]:
         ModelError: the file is not in that format.
     """
     try:
-        with file.open("rb") as stream:
-            (header_length,) = struct.unpack("<Q", stream.read(8))
-            if header_length > file.stat().st_size:
-                raise ValueError
-            header = json.loads(stream.read(header_length))
-    except (struct.error, ValueError):
+        return _parse(file)
+    except (struct.error, AttributeError, KeyError, TypeError, ValueError):
         raise ModelError(
             f"{file} is not a safetensors file: expected a checkpoint that diffusers saved with "
             "safe_serialization=True"
         ) from None
+
+
+def _parse(file: Path) -> list[StoredTensor]:
+    file_length = file.stat().st_size
+    with file.open("rb") as stream:
+        (header_length,) = struct.unpack("<Q", stream.read(8))
+        if header_length > file_length:
+            raise ValueError
+        header = json.loads(stream.read(header_length))
+    tensors = []
     for name, entry in header.items():
         if name == "__metadata__" or entry["dtype"] not in _DTYPES:
             continue
-        begin, end = entry["data_offsets"]
-        yield StoredTensor(
-            file,
-            name,
-            _DTYPES[entry["dtype"]],
-            tuple(entry["shape"]),
-            8 + header_length + begin,
-            end - begin,
-        )
+        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+        begin, end = (8 + header_length + offset for offset in entry["data_offsets"])
+        length = int(math.prod(shape) * dtype.itemsize)
+        if not 8 + header_length <= begin <= end <= file_length or end - begin != length:
+            raise ValueError
+        tensors.append(StoredTensor(file, name, dtype, shape, begin, length))
+    return tensors
 
 
 def share_weights(model: ir.Model, files: list[Path], folder: Path) -> int:

@@ -115,18 +115,18 @@ def check_tensors(
         ModelError: a name or a size differs.
     """
     expected = {t.name: t.resolve(axes) for t in (*spec.inputs, *spec.outputs)}
-    if found.keys() != expected.keys():
+    # Decode and encode have the same names; their order tells inputs from outputs.
+    if list(found) != list(expected):
         raise ModelError(
             f"{path} has the tensors {', '.join(found)}: expected {', '.join(expected)} of the "
             f"{spec.name} graph; export the model again"
         )
     for name, shape in expected.items():
-        sizes = tuple(size for size in found[name] if isinstance(size, int))
-        fixed = tuple(s for s, f in zip(shape, found[name], strict=False) if isinstance(f, int))
-        if len(found[name]) != len(shape) or sizes != fixed:
+        got = tuple(found[name])
+        fits = (f == s or not isinstance(f, int) for f, s in zip(got, shape, strict=False))
+        if len(got) != len(shape) or not all(fits):
             raise ModelError(
-                f"{path} has {name!r} of shape {tuple(found[name])}: expected {shape}; export the "
-                "model again"
+                f"{path} has {name!r} of shape {got}: expected {shape}; export the model again"
             )
 
 

@@ -74,13 +74,14 @@ class OpenVinoRuntime:
         try:
             model = self._core.read_model(os.fspath(path))
             model.reshape({t.name: list(t.resolve(axes)) for t in spec.inputs})
+            # Compiled, a port may have taken the name of a tensor that was folded into it.
+            ports = {port.any_name: tuple(port.shape) for port in (*model.inputs, *model.outputs)}
+            check_tensors(path, spec, axes, ports)
             compiled = self._core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise ModelError(
                 f"{path} cannot be loaded by OpenVINO: {' '.join(str(error).split())}"
             ) from None
-        ports = (*compiled.inputs, *compiled.outputs)
-        check_tensors(path, spec, axes, {port.any_name: tuple(port.shape) for port in ports})
         return _OpenVinoGraph(self._openvino, compiled, spec, axes, feedback)
 
 

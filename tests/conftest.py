@@ -1,0 +1,40 @@
+"""What many test folders share: no network, the bundled model, the CPU runtimes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+
+# Set before anything imports the libraries that read them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+from giffusion.engine.model import Model, load_model
+from giffusion.engine.runtimes import open_runtime
+from giffusion.engine.runtimes.base import Runtime
+from giffusion.engine.runtimes.openvino import OpenVinoRuntime
+from giffusion.models import find_model
+
+OpenCpu = Callable[[str, str], Runtime]
+
+
+@pytest.fixture(scope="session")
+def mini() -> Model:
+    """The model that ships with the project."""
+    return load_model(find_model("mini"))
+
+
+@pytest.fixture(scope="session")
+def open_cpu() -> OpenCpu:
+    """Opens a CPU runtime by name and precision, each once; skips what this CPU cannot do."""
+
+    @cache
+    def opened(name: str, precision: str) -> Runtime:
+        if precision == "bf16" and "bf16" not in OpenVinoRuntime().precisions:
+            pytest.skip("this CPU does not compute in bfloat16")
+        return open_runtime(name, precision)
+
+    return opened

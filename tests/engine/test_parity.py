@@ -1,0 +1,264 @@
+"""Whole renders beside diffusers' own pipeline, with the same weights, noise and prompts.
+
+The reference is `StableDiffusionPipeline` in float32 on the bundled folder, its scheduler replaced
+by the sampler's class. It gets our key frames' noise, our step noise, and for frames between key
+frames its own embeddings, blended here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+)
+from diffusers.schedulers import scheduling_euler_ancestral_discrete as ancestral
+from numpy.typing import NDArray
+
+from giffusion.engine.contract import GraphSpec
+from giffusion.engine.model import Model
+from giffusion.engine.noise import initial_noise, step_noise
+from giffusion.engine.pipeline import Engine
+from giffusion.engine.prompts import parse_prompts
+from giffusion.engine.runtimes.base import Array, Graph, Index, Runtime
+from giffusion.engine.settings import RenderSettings
+from giffusion.engine.stages import PromptEmbedder
+from giffusion.engine.timeline import Timeline, derive_seed
+
+SCHEDULERS: dict[str, Any] = {
+    "ddim": DDIMScheduler,
+    "dpm++2m": DPMSolverMultistepScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler_ads": EulerAncestralDiscreteScheduler,
+}
+NEGATIVE = "a blue background"
+KEYS = ("a dog on a green background", "a lion")
+TEXT = f"0: {KEYS[0]}\n3: {KEYS[1]} --seed 11"
+NUM_FRAMES = 4
+LATENT_SHAPE = (4, 16, 16)
+
+# Measured on one CPU: latents of all samplers and both runtimes within 6e-6, pictures within 0.001
+# of 255 in fp32, and within 0.6 in bf16.
+MAX_LATENT_ERROR = 1e-4
+MAX_PICTURE_ERROR = 0.05
+MAX_BF16_PICTURE_ERROR = 2.0
+
+# torch's tensors predate NumPy 2's copy keyword, and diffusers hands them to `np.array`.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+OpenCpu = Callable[[str, str], Runtime]
+
+
+def settings_of(sampler: str) -> RenderSettings:
+    return RenderSettings(seed=3, steps=12, sampler=sampler, guidance=5.0, negative=NEGATIVE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """Final latents (frames, 4, h, w) float32 and pictures (frames, H, W, 3) uint8."""
+
+    latents: NDArray[np.float32]
+    pictures: NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def pipeline(mini: Model) -> Any:
+    loaded: Any = StableDiffusionPipeline.from_pretrained(mini.folder, local_files_only=True)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded.to(torch.float32)
+
+
+@pytest.fixture(scope="module")
+def reference(pipeline: Any) -> Callable[[str], Rendered]:
+    """Renders with diffusers, once for each sampler."""
+    config = pipeline.scheduler.config
+
+    with torch.no_grad():
+        negative, *keys = (
+            pipeline.encode_prompt(prompt, "cpu", 1, False)[0][0].numpy()
+            for prompt in (NEGATIVE, *KEYS)
+        )
+    seeds = (derive_seed(3, 0), 11)
+    noises = [initial_noise(seed, LATENT_SHAPE) for seed in seeds]
+
+    @cache
+    def render(sampler: str) -> Rendered:
+        settings = settings_of(sampler)
+        pipeline.scheduler = SCHEDULERS[sampler].from_config(config)
+        steps = iter(range(settings.steps))
+
+        def frames_noise(*_: Any, **__: Any) -> Any:
+            step = next(steps)
+            drawn = [step_noise(3, frame, step, LATENT_SHAPE) for frame in range(NUM_FRAMES)]
+            return torch.from_numpy(np.stack(drawn))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ancestral, "randn_tensor", frames_noise)
+            latents = pipeline(
+                prompt_embeds=blends(*keys),
+                negative_prompt_embeds=blends(negative, negative),
+                latents=blends(*noises),
+                guidance_scale=settings.guidance,
+                num_inference_steps=settings.steps,
+                output_type="latent",
+            ).images
+        # Diffusers draws noise that it does not use at its last step too.
+        assert (next(steps, None) is None) == (sampler == "euler_ads")
+        with torch.no_grad():
+            decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+        pictures = pipeline.image_processor.postprocess(decoded, output_type="pil")
+        return Rendered(latents.numpy(), np.stack([np.asarray(picture) for picture in pictures]))
+
+    return render
+
+
+def blends(start: NDArray[np.float32], end: NDArray[np.float32]) -> Any:
+    """The arcs' points at the four frames, in double precision."""
+    a, b = start.astype(float).ravel(), end.astype(float).ravel()
+    cosine = min(a @ b / np.sqrt((a @ a) * (b @ b)), 1.0)
+    angle = max(np.arccos(cosine), 1e-6)
+    weights = np.linspace(0, 1, NUM_FRAMES)[:, None]
+    arc = (np.sin((1 - weights) * angle) * a + np.sin(weights * angle) * b) / np.sin(angle)
+    return torch.from_numpy(arc.reshape(-1, *start.shape).astype(np.float32))
+
+
+class RecordingRuntime:
+    """A runtime that notes the latents which are decoded."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.name, self.precision = runtime.name, runtime.precision
+        self.decoded: list[Array] = []
+        self._runtime = runtime
+
+    def load(
+        self,
+        path: Path,
+        spec: GraphSpec,
+        axes: Mapping[str, int],
+        feedback: Mapping[str, str] | None = None,
+    ) -> Graph:
+        graph = self._runtime.load(path, spec, axes, feedback)
+        return _RecordingGraph(graph, self.decoded) if spec.name == "decode" else graph
+
+
+class _RecordingGraph:
+    def __init__(self, graph: Graph, decoded: list[Array]) -> None:
+        self.write, self.read, self._graph, self._decoded = graph.write, graph.read, graph, decoded
+
+    def run(self) -> None:
+        self._decoded.append(self._graph.read("latents", 0))
+        self._graph.run()
+
+    def copy(
+        self, name: str, index: Index, source: Graph, source_name: str, source_index: Index
+    ) -> None:
+        self._graph.copy(name, index, source, source_name, source_index)
+
+
+class Frames:
+    """Keeps the frames of a job."""
+
+    backlog = 0
+
+    def __init__(self) -> None:
+        self.pictures: list[NDArray[np.uint8]] = []
+
+    def write(self, index: int, frame: NDArray[np.uint8]) -> None:
+        assert index == len(self.pictures)
+        self.pictures.append(frame)
+
+
+def render(model: Model, runtime: Runtime, sampler: str) -> Rendered:
+    """Renders with the engine; two frames share the batch, and slots are used again."""
+    settings = settings_of(sampler)
+    recording, frames = RecordingRuntime(runtime), Frames()
+    with Engine(model, recording, batch=4) as engine:
+        job = engine.submit("job", Timeline(parse_prompts(TEXT), settings), settings, frames)
+        engine.run()
+    assert job.error is None
+    # Frames of equally many steps are decoded in their order.
+    return Rendered(np.stack(recording.decoded), np.stack(frames.pictures))
+
+
+def latent_errors(result: Rendered, expected: Rendered) -> NDArray[np.float64]:
+    """Largest error of each frame's latents, relative to their largest value."""
+    axes = (1, 2, 3)
+    difference = np.abs(result.latents.astype(float) - expected.latents).max(axes)
+    relative: NDArray[np.float64] = difference / np.abs(expected.latents).max(axes)
+    return relative
+
+
+def picture_errors(result: Rendered, expected: Rendered) -> NDArray[np.float64]:
+    """Mean absolute difference of each frame, of 255."""
+    difference = np.abs(result.pictures.astype(float) - expected.pictures)
+    means: NDArray[np.float64] = difference.mean((1, 2, 3))
+    return means
+
+
+def figures(name: str, values: Sequence[float] | NDArray[np.float64]) -> str:
+    return f"{name}: " + ", ".join(f"{value:.3g}" for value in values)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_a_render_is_what_diffusers_renders(
+    mini: Model,
+    open_cpu: OpenCpu,
+    reference: Callable[[str], Rendered],
+    runtime: str,
+    sampler: str,
+) -> None:
+    expected = reference(sampler)
+    result = render(mini, open_cpu(runtime, "fp32"), sampler)
+    assert result.latents.shape == expected.latents.shape == (NUM_FRAMES, *LATENT_SHAPE)
+    assert result.pictures.shape == expected.pictures.shape == (NUM_FRAMES, 128, 128, 3)
+    latents, pictures = latent_errors(result, expected), picture_errors(result, expected)
+    print(figures(f"{sampler} {runtime} fp32 latents", latents))
+    print(figures(f"{sampler} {runtime} fp32 pictures", pictures))
+    assert latents.max() <= MAX_LATENT_ERROR
+    assert pictures.max() <= MAX_PICTURE_ERROR
+
+
+def test_the_references_frames_differ(reference: Callable[[str], Rendered]) -> None:
+    rendered = [reference(sampler) for sampler in SCHEDULERS]
+    frames = np.stack([r.latents for r in rendered]).reshape(-1, *LATENT_SHAPE)
+    for i, frame in enumerate(frames):
+        for other in frames[:i]:
+            assert np.abs(frame - other).max() > 20 * MAX_LATENT_ERROR * np.abs(frame).max()
+
+
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_bfloat16_stays_near(
+    mini: Model, open_cpu: OpenCpu, reference: Callable[[str], Rendered], sampler: str
+) -> None:
+    expected = reference(sampler)
+    result = render(mini, open_cpu("openvino", "bf16"), sampler)
+    pictures = picture_errors(result, expected)
+    print(figures(f"{sampler} openvino bf16 latents", latent_errors(result, expected)))
+    print(figures(f"{sampler} openvino bf16 pictures", pictures))
+    assert pictures.max() <= MAX_BF16_PICTURE_ERROR
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_prompt_embeddings_are_the_pipelines(
+    mini: Model, open_cpu: OpenCpu, pipeline: Any, runtime: str
+) -> None:
+    embed = PromptEmbedder(mini, open_cpu(runtime, "fp32")).embed
+    long = "a very long prompt about " + "many different animals and houses, " * 8
+    for prompt in ("", "a dog", "A Corgi (on the moon), 100%!", "ein Löwe – ライオン 🦁", long):
+        with torch.no_grad():
+            expected = pipeline.encode_prompt(prompt, "cpu", 1, False)[0][0].numpy()
+        assert expected.std() > 0.1
+        error = np.abs(embed(prompt) - expected).max()
+        assert error <= 1e-5, f"{runtime}: {prompt[:20]!r} differs by {error}"
