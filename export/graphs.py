@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
 from giffusion.engine.contract import LATENT_CHANNELS, LATENT_SCALE, STATE_ROWS, TABLE_COLUMNS
@@ -37,6 +39,10 @@ class DenoiseGraph(nn.Module):
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.unet: Any = unet
+        for module in unet.modules():
+            for name, child in module.named_children():
+                if isinstance(child, GEGLU):
+                    setattr(module, name, SplitGEGLU(child))
         setattr(self.unet, "get_time_embed", _given_time_proj)  # noqa: B010 - not a submodule
 
     def forward(
@@ -61,9 +67,30 @@ class DenoiseGraph(nn.Module):
         # MatMul and Einsum would be run in half precision or TF32; a product and a sum are not.
         # Rows come first: runtimes add up a leading axis in order, so that the idle rows in
         # between change nothing; inner axes are summed in a tree, whose shape they would change.
-        output = (mix.T[:, :, None, None, None] * row_output.float()[:, None]).sum(0)
+        weights = mix.T[:, :, None, None, None]
+        weighted = weights * row_output.float()[:, None]
+        # Another slot's row that overflowed must not reach this one as 0 · NaN.
+        output = torch.where(weights != 0, weighted, 0.0).sum(0)
         terms = torch.cat([state, output[:, None], noise[:, None]], dim=1)
         return (table[:, :, :, None, None, None] * terms[:, None]).sum(2)
+
+
+class SplitGEGLU(nn.Module):
+    """GEGLU (Shazeer 2020) as two products with half of the weights each.
+
+    One product whose result is split, as diffusers has it, costs a copy: runtimes on the CPU have
+    no fast Split along the last axis.
+    """
+
+    def __init__(self, whole: GEGLU) -> None:
+        super().__init__()
+        self.proj = whole.proj
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        weights = self.proj.weight.chunk(2)
+        biases = (None, None) if self.proj.bias is None else self.proj.bias.chunk(2)
+        linear, gate = (F.linear(hidden, *pair) for pair in zip(weights, biases, strict=True))
+        return linear * F.gelu(gate)
 
 
 def _given_time_proj(sample: Tensor, timestep: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,20 @@ class StoredTensor:
         """Returns the tensor as stored, mapped rather than read."""
         raw = np.memmap(self.file, np.uint8, "r", offset=self.offset, shape=(self.length,))
         return raw.view(self.dtype.numpy()).reshape(self.shape)
+
+    def pieces(self) -> Iterator[StoredTensor]:
+        """Yields the tensor, and the halves of a matrix along its first axis, as GEGLU uses it."""
+        yield self
+        if len(self.shape) == 2 and self.shape[0] % 2 == 0:
+            half = self.length // 2
+            for part in range(2):
+                yield replace(
+                    self,
+                    name=f"{self.name}.{part}",
+                    shape=(self.shape[0] // 2, self.shape[1]),
+                    offset=self.offset + part * half,
+                    length=half,
+                )
 
 
 def stored_tensors(file: Path) -> list[StoredTensor]:
@@ -108,7 +122,7 @@ def share_weights(model: ir.Model, files: list[Path], folder: Path) -> int:
     wanted = {value.const_value.dtype for value in large.values() if value.const_value is not None}
     index = _index(files, wanted)
     unexplained = 0
-    shared: dict[str, ir.Value] = {}
+    shared: dict[StoredTensor, ir.Value] = {}
     begin = graph[0]
     for name, value in large.items():
         assert value.const_value is not None
@@ -118,8 +132,7 @@ def share_weights(model: ir.Model, files: list[Path], folder: Path) -> int:
             unexplained += array.nbytes
             continue
         tensor, transposed = found
-        stored = shared.get(tensor.name) or _external(tensor, folder)
-        shared[tensor.name] = stored
+        stored = shared.setdefault(tensor, _external(tensor, folder))
         nodes = _restore(stored, tensor, value.const_value.dtype, transposed)
         result = nodes[-1].outputs[0] if nodes else stored
         for node in nodes:
@@ -136,7 +149,7 @@ def _index(
 ) -> Mapping[tuple[ir.DataType, _Key], tuple[StoredTensor, bool]]:
     index: dict[tuple[ir.DataType, _Key], tuple[StoredTensor, bool]] = {}
     for file in files:
-        for tensor in stored_tensors(file):
+        for tensor in (piece for whole in stored_tensors(file) for piece in whole.pieces()):
             if tensor.length <= MAX_INLINE_BYTES // 4:
                 continue
             stored = tensor.read()

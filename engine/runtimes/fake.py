@@ -69,7 +69,8 @@ def _denoise(inputs: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
     time = inputs["time_proj"].mean(axis=1)[row_slot, None, None, None]
     cond = inputs["cond"].mean(axis=(1, 2))[:, None, None, None]
     row_output = np.tanh(scaled[row_slot] + time) * np.float32(0.5) + cond
-    output = (inputs["mix"][:, :, None, None, None] * row_output[None]).sum(axis=1)
+    mix = inputs["mix"][:, :, None, None, None]
+    output = np.where(mix != 0, mix * row_output[None], np.float32(0)).sum(axis=1)
     terms = np.concatenate([state, output[:, None], inputs["noise"][:, None]], axis=1)
     stepped: Array = (inputs["table"][:, :, :, None, None, None] * terms[:, None]).sum(axis=2)
     return stepped

@@ -158,6 +158,19 @@ def test_a_frames_bits_do_not_depend_on_its_place(
             )
 
 
+def test_a_neighbour_that_overflows_does_no_harm(
+    mini: Model, runtime: Runtime, load_denoise: LoadDenoise
+) -> None:
+    frame, other = Frame.random(mini, 1, 2), Frame.random(mini, 2, 2)
+    broken = dataclasses.replace(other, cond=other.cond * np.float32(np.nan))
+    graph = load_denoise(4, 4)
+    place = Placed(frame, 1, (0, 2))
+    expected = run_batch(graph, [place, Placed(other, 3, (1, 3))])
+    result = run_batch(graph, [place, Placed(broken, 3, (1, 3))])
+    assert np.isnan(result[3]).any()
+    assert np.array_equal(bits(result[1]), bits(expected[1]))
+
+
 def test_slots_and_rows_may_differ_in_number(mini: Model, load_denoise: LoadDenoise) -> None:
     frames = [Frame.random(mini, seed, 2) for seed in (1, 2)]
     placed = [Placed(frames[0], 1, (0, 5)), Placed(frames[1], 0, (2, 3))]
