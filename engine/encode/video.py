@@ -23,7 +23,8 @@ from giffusion.engine.errors import RenderError
 TAG = "giffusion"
 NUM_THREADS = 4
 # Measured: without cpu-independent, x264 differed from run to run on a processor with AVX-512.
-_X264 = {"crf": "18", "preset": "medium", "x264-params": "cpu-independent=1"}
+# veryfast: half the processor time of medium and smaller files, for 0.3 to 0.8 dB.
+_X264 = {"crf": "18", "preset": "veryfast", "x264-params": "cpu-independent=1"}
 _MIN_TIMESCALE = 10_000
 # The number that H.264 gives to BT.709, as primaries, as transfer and as matrix.
 _BT709 = 1
