@@ -82,11 +82,11 @@ class Busy:
     num_drain_ticks: int
 
     @classmethod
-    def of(cls, stats: EngineStats, batch: int) -> Busy:
+    def of(cls, stats: EngineStats, num_rows: int) -> Busy:
         """Reads an engine's totals."""
         return cls(
-            stats.rows_busy_full / (stats.num_full_ticks * batch),
-            stats.rows_busy / (stats.num_ticks * batch),
+            stats.rows_busy_full / (stats.num_full_ticks * num_rows),
+            stats.rows_busy / (stats.num_ticks * num_rows),
             stats.num_ticks,
             stats.num_ticks - stats.num_full_ticks,
         )
@@ -175,7 +175,7 @@ def _mixed(model: Model, runtime: Runtime, batch: int, num_frames: tuple[int, in
             timeline = Timeline(parse_prompts(f"0: {prompt}"), settings)
             engine.submit(f"job {number}", timeline, settings, Discard())
         engine.run()
-        return Busy.of(engine.stats, batch)
+        return Busy.of(engine.stats, engine.num_rows)
 
 
 def _same_bits(work: Workload, runtimes: Sequence[Runtime]) -> dict[str, bool]:

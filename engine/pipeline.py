@@ -9,14 +9,18 @@ picture size and one set of numerics. Whoever owns it calls it from one thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from giffusion.engine.batch import DenoiseBatch, Steps, sampler_steps
+import numpy as np
+from numpy.typing import NDArray
+
+from giffusion.engine.batch import Steps, sampler_steps
 from giffusion.engine.conditioning import Conditioner
 from giffusion.engine.errors import GiffusionError, SettingsError
 from giffusion.engine.jobs import FrameSink, Job
@@ -25,9 +29,10 @@ from giffusion.engine.prefetch import Prefetch
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.scheduler import FrameTask, Scheduler, Slot
 from giffusion.engine.settings import DEFAULT_BATCH, MAX_BATCH, RenderSettings
-from giffusion.engine.stages import Decoder, PromptEmbedder
+from giffusion.engine.stages import Lane, PromptEmbedder
 from giffusion.engine.timeline import FramePlan, Timeline
 
+Result = TypeVar("Result")
 PAUSING_BACKLOG = 8
 """Frames that a sink may hold before its job gets no new slots."""
 STALL_S = 0.002
@@ -60,11 +65,14 @@ class EngineStats:
 class Engine:
     """Renders jobs of one model and size through one continuous batch.
 
+    Where the runtime runs graphs side by side there are as many batches, its lanes, which tick
+    together.
+
     Args:
         model: the model.
         runtime: what runs its graphs.
         size: (width, height) in pixels, or None for the model's own.
-        batch: rows a tick; a frame takes one for each of its conditions.
+        batch: rows of a lane's batch; a frame takes one for each of its conditions.
 
     Raises:
         SettingsError: the size or the batch does not suit the model.
@@ -87,12 +95,17 @@ class Engine:
         self.batch = batch
         self.stats = EngineStats()
         self._jobs: dict[str, Job] = {}
-        self._scheduler = Scheduler(batch, batch, max_in_flight=4 * batch)
-        self._denoiser = DenoiseBatch(model, runtime, size=self.size, num_rows=batch)
-        self._decoder = Decoder(model, runtime, size=self.size)
+        self.num_rows = batch * runtime.num_lanes
+        self._scheduler = Scheduler(
+            batch, batch, max_in_flight=4 * self.num_rows, num_lanes=runtime.num_lanes
+        )
+        self._lanes = [
+            Lane(model, runtime, size=self.size, num_rows=batch) for _ in range(runtime.num_lanes)
+        ]
         self._embedder = PromptEmbedder(model, runtime)
         # One thread, because it alone runs the text graph.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="giffusion-conditions")
+        self._side_by_side = ThreadPoolExecutor(runtime.num_lanes, "giffusion-lane")
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -112,8 +125,7 @@ class Engine:
             self._for_job(slot, self._load)
         if self._scheduler.active:
             self._denoise()
-            for slot in self._scheduler.advance():
-                self._for_job(slot, self._retire)
+            self._retire(self._scheduler.advance())
         elif self._jobs:
             time.sleep(STALL_S)
         return bool(self._jobs)
@@ -152,9 +164,10 @@ class Engine:
             raise ValueError(f"job {name!r} is queued already")
         if not 0 <= frames.start < frames.stop <= len(timeline) or frames.step != 1:
             raise ValueError(f"{frames} is no segment of {len(timeline)} frames")
-        conditioner = Conditioner(settings, self._embedder.embed, self._denoiser.latent_shape)
+        latent_shape = self._lanes[0].denoiser.latent_shape
+        conditioner = Conditioner(settings, self._embedder.embed, latent_shape)
         plans = (timeline[frame] for frame in frames)
-        conditions = Prefetch(plans, conditioner.condition, self._worker, depth=self.batch)
+        conditions = Prefetch(plans, conditioner.condition, self._worker, depth=self.num_rows)
         job = Job(name, timeline, settings, sink, frames, conditions)
         self._jobs[name] = job
         self._scheduler.submit(name, self._tasks(job))
@@ -163,16 +176,17 @@ class Engine:
     def cancel(self, name: str) -> None:
         """Ends a job now; its slots are free for others at the next tick."""
         for slot in self._scheduler.cancel(name):
-            self._denoiser.free(slot)
+            self._lanes[slot.lane].denoiser.free(slot)
         job = self._jobs.pop(name, None)
         if job is not None:
             job.close()
 
     def close(self) -> None:
-        """Cancels every job and ends the worker thread."""
+        """Cancels every job and ends the threads."""
         for name in list(self._jobs):
             self.cancel(name)
         self._worker.shutdown(cancel_futures=True)
+        self._side_by_side.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Engine:
         return self
@@ -187,7 +201,8 @@ class Engine:
 
     def _load(self, job: Job, slot: Slot) -> None:
         steps = self._steps(job, job.timeline[slot.task.frame])
-        self._denoiser.load(slot, job.conditions.take(), steps, job.settings.seed)
+        condition = job.conditions.take()
+        self._lanes[slot.lane].denoiser.load(slot, condition, steps, job.settings.seed)
 
     def _denoise(self) -> None:
         self.stats.num_ticks += 1
@@ -195,15 +210,29 @@ class Engine:
         if self._scheduler.waiting:
             self.stats.num_full_ticks += 1
             self.stats.rows_busy_full += self._scheduler.rows_busy
-        self._denoiser.stage(self._scheduler.active)
         with self._timed("denoise_s"):
-            self._denoiser.graph.run()
+            self._in_lanes(self._scheduler.active, Lane.denoise)
 
-    def _retire(self, job: Job, slot: Slot) -> None:
-        self._denoiser.free(slot)
+    def _retire(self, slots: Collection[Slot]) -> None:
         with self._timed("decode_s"):
-            rgb = self._decoder.decode(self._denoiser.graph, slot.index)
-        self.stats.num_frames += 1
+            pictures = self._in_lanes(slots, Lane.finish)
+        self.stats.num_frames += len(slots)
+        for finished, frames in pictures:
+            for slot, rgb in zip(finished, frames, strict=True):
+                self._for_job(slot, partial(self._emit, rgb=rgb))
+
+    def _in_lanes(
+        self, slots: Collection[Slot], work: Callable[[Lane, Collection[Slot]], Result]
+    ) -> list[tuple[list[Slot], Result]]:
+        """Does a lane's work on its slots in all lanes side by side; waits for all of them."""
+        shares = [[slot for slot in slots if slot.lane == lane] for lane in range(len(self._lanes))]
+        busy = [(lane, share) for lane, share in zip(self._lanes, shares, strict=True) if share]
+        if len(busy) == 1:
+            return [(share, work(lane, share)) for lane, share in busy]
+        results = self._side_by_side.map(lambda pair: work(*pair), busy)
+        return [(share, result) for (_, share), result in zip(busy, results, strict=True)]
+
+    def _emit(self, job: Job, slot: Slot, rgb: NDArray[np.uint8]) -> None:
         for _ in range(job.emit(slot.task.frame, rgb)):
             self._scheduler.emitted(job.name)
         if job.num_emitted == len(job.frames):
@@ -213,7 +242,6 @@ class Engine:
         """Acts on a slot; an error of the engine's own kind ends that slot's job alone."""
         job = self._jobs.get(slot.task.job)
         if job is None:  # it ended earlier in this tick
-            self._denoiser.free(slot)
             return
         try:
             action(job, slot)

@@ -14,6 +14,10 @@ MAX_SKIPS = 64
 """Times that a frame too wide for the free rows is passed over before rows are kept for it."""
 
 
+Place = tuple[int, int]
+"""Lane, and slot in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class FrameTask:
     """One frame to denoise.
@@ -36,16 +40,18 @@ class Slot:
     """A frame in the batch, at its own step.
 
     Args:
-        index: the slot's place in the batch.
+        index: the slot's place in its batch.
         rows: the batch rows of its conditions, ascending.
         task: the frame.
         step: evaluations done.
+        lane: the batch that it belongs to.
     """
 
     index: int
     rows: tuple[int, ...]
     task: FrameTask
     step: int = 0
+    lane: int = 0
 
 
 @dataclass(slots=True)
@@ -58,7 +64,18 @@ class _Queue:
     served: int = 0
     skips: int = 0
     in_flight: int = 0
-    slots: set[int] = field(default_factory=set)
+    slots: set[Place] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What is free in one batch, ascending."""
+
+    slots: list[int]
+    rows: list[int]
+
+    def fits(self, task: FrameTask) -> bool:
+        return bool(self.slots) and task.num_rows <= len(self.rows)
 
 
 class Scheduler:
@@ -69,19 +86,23 @@ class Scheduler:
     the others and is not repaid for the time before.
 
     Args:
-        num_slots: frames that the batch holds.
-        num_rows: conditions that the batch holds.
+        num_slots: frames that a batch holds.
+        num_rows: conditions that a batch holds.
+        num_lanes: batches that run side by side; a frame stays in one.
         max_in_flight: frames of one job that were admitted and not yet emitted, which bounds what
             is kept to put frames in order again.
     """
 
-    def __init__(self, num_slots: int, num_rows: int, *, max_in_flight: int) -> None:
+    def __init__(
+        self, num_slots: int, num_rows: int, *, max_in_flight: int, num_lanes: int = 1
+    ) -> None:
         self._num_rows = num_rows
         self._max_in_flight = max_in_flight
-        self._free_slots = list(range(num_slots))
-        self._free_rows = list(range(num_rows))
+        self._free = [
+            _Lane(list(range(num_slots)), list(range(num_rows))) for _ in range(num_lanes)
+        ]
         self._queues: dict[str, _Queue] = {}
-        self._active: dict[int, Slot] = {}
+        self._active: dict[Place, Slot] = {}
         self._num_submitted = 0
         # What the job chosen last had been given before: where a job that joins starts.
         self._level = 0
@@ -94,7 +115,7 @@ class Scheduler:
     @property
     def rows_busy(self) -> int:
         """Rows that hold a condition."""
-        return self._num_rows - len(self._free_rows)
+        return sum(self._num_rows - len(lane.rows) for lane in self._free)
 
     @property
     def waiting(self) -> bool:
@@ -120,7 +141,7 @@ class Scheduler:
         queue = self._queues.pop(job, None)
         if queue is None:
             return []
-        slots = [self._active[index] for index in sorted(queue.slots)]
+        slots = [self._active[place] for place in sorted(queue.slots)]
         for slot in slots:
             self._release(slot)
         return slots
@@ -152,7 +173,7 @@ class Scheduler:
             slot.step += 1
             if slot.step == slot.task.num_steps:
                 finished.append(slot)
-                self._queues[slot.task.job].slots.discard(slot.index)
+                self._queues[slot.task.job].slots.discard((slot.lane, slot.index))
                 self._release(slot)
         return finished
 
@@ -165,7 +186,7 @@ class Scheduler:
                 del self._queues[job]
 
     def _choose(self, paused: Collection[str]) -> _Queue | None:
-        if not self._free_slots:
+        if not any(lane.slots for lane in self._free):
             return None
         ready = [
             queue
@@ -174,7 +195,7 @@ class Scheduler:
         ]
         for queue in sorted(ready, key=lambda q: (q.served, q.order)):
             assert queue.head is not None
-            if queue.head.num_rows <= len(self._free_rows):
+            if any(lane.fits(queue.head) for lane in self._free):
                 return queue
             queue.skips += 1
             if queue.skips > MAX_SKIPS:
@@ -184,11 +205,15 @@ class Scheduler:
     def _admit(self, queue: _Queue) -> Slot:
         task = queue.head
         assert task is not None
-        rows = tuple(self._free_rows[: task.num_rows])
-        del self._free_rows[: task.num_rows]
-        slot = Slot(self._free_slots.pop(0), rows, task)
-        self._active[slot.index] = slot
-        queue.slots.add(slot.index)
+        fitting = (lane for lane, free in enumerate(self._free) if free.fits(task))
+        # The emptiest, so that lanes that wait for each other have as much to do.
+        lane = max(fitting, key=lambda lane: len(self._free[lane].rows))
+        free = self._free[lane]
+        rows = tuple(free.rows[: task.num_rows])
+        del free.rows[: task.num_rows]
+        slot = Slot(free.slots.pop(0), rows, task, lane=lane)
+        self._active[lane, slot.index] = slot
+        queue.slots.add((lane, slot.index))
         self._level = max(self._level, queue.served)
         queue.served += task.num_rows * task.num_steps
         queue.in_flight += 1
@@ -202,6 +227,7 @@ class Scheduler:
             raise ValueError(f"{queue.head} takes more rows than the batch's {self._num_rows}")
 
     def _release(self, slot: Slot) -> None:
-        del self._active[slot.index]
-        self._free_slots = sorted([*self._free_slots, slot.index])
-        self._free_rows = sorted([*self._free_rows, *slot.rows])
+        del self._active[slot.lane, slot.index]
+        free = self._free[slot.lane]
+        free.slots = sorted([*free.slots, slot.index])
+        free.rows = sorted([*free.rows, *slot.rows])

@@ -1,17 +1,21 @@
-"""The text and decode graphs behind one call each.
+"""The graphs behind one call each: prompts to embeddings, and a lane's ticks and pictures.
 
-`pipeline.py` embeds prompts ahead of the batch and decodes the frames that leave it.
+`pipeline.py` embeds prompts ahead of the batch, and has one `Lane` for each batch that the
+runtime runs side by side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from giffusion.engine.batch import DenoiseBatch
 from giffusion.engine.model import Model, latent_size
-from giffusion.engine.runtimes.base import Graph, Runtime
+from giffusion.engine.runtimes.base import Runtime
+from giffusion.engine.scheduler import Slot
 
 CACHED_PROMPTS = 256
 
@@ -33,19 +37,37 @@ class PromptEmbedder:
         return self._graph.read("prompt_embeds", 0)
 
 
-class Decoder:
-    """Finished latents to pictures.
+class Lane:
+    """One batch and the decoder of the frames that leave it.
 
-    One picture a run: on a CPU larger decode batches fall out of its caches and are slower.
+    Pictures are decoded one a run: on a CPU larger batches fall out of its caches.
+
+    Args:
+        model: the model to run.
+        runtime: what runs it.
+        size: (width, height) in pixels.
+        num_rows: rows of the batch.
     """
 
-    def __init__(self, model: Model, runtime: Runtime, *, size: tuple[int, int]) -> None:
+    def __init__(
+        self, model: Model, runtime: Runtime, *, size: tuple[int, int], num_rows: int
+    ) -> None:
+        self.denoiser = DenoiseBatch(model, runtime, size=size, num_rows=num_rows)
         height, width = latent_size(size)
         axes = {"images": 1, "h": height, "w": width}
-        self._graph = runtime.load(model.graph_path("decode"), model.spec("decode"), axes)
+        self._decode = runtime.load(model.graph_path("decode"), model.spec("decode"), axes)
 
-    def decode(self, denoiser: Graph, slot: int) -> NDArray[np.uint8]:
-        """Returns the picture of a slot's latents, (H, W, 3) uint8."""
-        self._graph.copy("latents", 0, denoiser, "state", (slot, 0))
-        self._graph.run()
-        return self._graph.read("rgb", 0)
+    def denoise(self, active: Collection[Slot]) -> None:
+        """Takes every active slot one step further."""
+        self.denoiser.stage(active)
+        self.denoiser.graph.run()
+
+    def finish(self, slots: Collection[Slot]) -> list[NDArray[np.uint8]]:
+        """Frees slots and returns their pictures, (H, W, 3) uint8."""
+        return [self._picture(slot) for slot in slots]
+
+    def _picture(self, slot: Slot) -> NDArray[np.uint8]:
+        self.denoiser.free(slot)
+        self._decode.copy("latents", 0, self.denoiser.graph, "state", (slot.index, 0))
+        self._decode.run()
+        return self._decode.read("rgb", 0)

@@ -46,6 +46,8 @@ class Runtime(Protocol):
 
     name: str
     precision: str
+    num_lanes: int
+    """Graphs that it runs side by side, each on its part of the machine."""
 
     def load(
         self,

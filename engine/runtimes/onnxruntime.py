@@ -34,6 +34,7 @@ class OnnxRuntime:
     """
 
     name = "onnxruntime"
+    num_lanes = 1
     precisions = ("fp32",)
 
     def __init__(self, precision: str | None = None) -> None:

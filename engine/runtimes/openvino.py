@@ -57,6 +57,9 @@ class OpenVinoRuntime:
                 f"expected {' or '.join(self.precisions)}"
             )
         self.precision = precision
+        # Two streams of half the cores each do more than one of all: their threads wait less.
+        self.num_lanes = min(2, num_cores())
+        self._compiled: dict[tuple[object, ...], tuple[Any, dict[str, tuple[int, ...]]]] = {}
 
     def load(
         self,
@@ -65,24 +68,33 @@ class OpenVinoRuntime:
         axes: Mapping[str, int],
         feedback: Mapping[str, str] | None = None,
     ) -> _OpenVinoGraph:
-        """Loads a graph; see `Runtime.load`."""
-        settings = {
-            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
-            "INFERENCE_NUM_THREADS": num_cores(),
-            "NUM_STREAMS": 1,
-        }
+        """Loads a graph; see `Runtime.load`. Graphs of one file and shape share its weights."""
+        key = (path, path.stat().st_mtime_ns if path.exists() else None, *sorted(axes.items()))
         try:
-            model = self._core.read_model(os.fspath(path))
-            model.reshape({t.name: list(t.resolve(axes)) for t in spec.inputs})
-            # Compiled, a port may have taken the name of a tensor that was folded into it.
-            ports = {port.any_name: tuple(port.shape) for port in (*model.inputs, *model.outputs)}
-            check_tensors(path, spec, axes, ports)
-            compiled = self._core.compile_model(model, "CPU", settings)
+            if key not in self._compiled:
+                self._compiled[key] = self._compile(path, spec, axes)
+            compiled, ports = self._compiled[key]
         except RuntimeError as error:
             raise ModelError(
                 f"{path} cannot be loaded by OpenVINO: {' '.join(str(error).split())}"
             ) from None
+        check_tensors(path, spec, axes, ports)
         return _OpenVinoGraph(self._openvino, compiled, spec, axes, feedback)
+
+    def _compile(
+        self, path: Path, spec: GraphSpec, axes: Mapping[str, int]
+    ) -> tuple[Any, dict[str, tuple[int, ...]]]:
+        """Returns a compiled model and the shapes of its inputs and outputs, by name."""
+        settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "INFERENCE_NUM_THREADS": num_cores(),
+            "NUM_STREAMS": self.num_lanes,
+        }
+        model = self._core.read_model(os.fspath(path))
+        model.reshape({t.name: list(t.resolve(axes)) for t in spec.inputs})
+        # Compiled, a port may have taken the name of a tensor that was folded into it.
+        ports = {port.any_name: tuple(port.shape) for port in (*model.inputs, *model.outputs)}
+        return self._core.compile_model(model, "CPU", settings), ports
 
 
 class _OpenVinoGraph(HostGraph):

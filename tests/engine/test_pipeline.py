@@ -60,6 +60,7 @@ class WatchedRuntime:
 
     name = "fake"
     precision = "fp32"
+    num_lanes = 1
 
     def __init__(self) -> None:
         self.graphs: dict[str, Graph] = {}
@@ -440,3 +441,38 @@ def test_a_segment_outside_of_the_timeline_is_refused(frames: range) -> None:
         with pytest.raises(ValueError, match="is no segment of 10 frames"):
             WORKS["plain"].submit(engine, "a", Sink(), frames)
         assert not engine.tick()
+
+
+@pytest.mark.parametrize("num_lanes", [2, 3])
+def test_lanes_change_nothing_about_the_frames(num_lanes: int, alone: dict[str, Sink]) -> None:
+    runtime = FakeRuntime()
+    runtime.num_lanes = num_lanes
+    sinks = {name: Sink() for name in WORKS}
+    with open_engine(8, runtime) as engine:
+        assert engine.num_rows == 8 * num_lanes
+        jobs = [job.submit(engine, name, sinks[name]) for name, job in WORKS.items()]
+        engine.tick()
+        engine.cancel("euler")
+        engine.run()
+        assert engine.stats.rows_busy <= engine.stats.num_ticks * engine.num_rows
+        assert engine.stats.rows_busy_full > 0.7 * engine.stats.num_full_ticks * engine.num_rows
+    assert all(job.done and job.error is None for job in jobs)
+    for name in WORKS.keys() - {"euler"}:
+        assert sinks[name].same_as(alone[name]), name
+
+
+def test_a_lane_that_fails_ends_the_run_and_not_the_process() -> None:
+    class Broken(RuntimeError):
+        """A device that is lost."""
+
+    def lost(*_: object) -> None:
+        raise Broken
+
+    runtime = WatchedRuntime()
+    runtime.num_lanes = 2
+    with open_engine(4, runtime) as engine:
+        WORKS["plain"].submit(engine, "job", Sink())
+        engine.tick()
+        setattr(runtime.graphs["denoise"], "run", lost)  # noqa: B010 - a protocol's method
+        with pytest.raises(Broken):
+            engine.run()

@@ -39,6 +39,7 @@ class Run:
     arrivals: Collection[Arrival]
     batch: int
     max_in_flight: int = 1000
+    num_lanes: int = 1
     admitted: dict[str, list[int]] = field(default_factory=dict)
     finished: Counter[tuple[str, int]] = field(default_factory=Counter)
     emitted: dict[str, int] = field(default_factory=dict)
@@ -46,7 +47,12 @@ class Run:
     tick: int = 0
 
     def __post_init__(self) -> None:
-        self.scheduler = Scheduler(self.batch, self.batch, max_in_flight=self.max_in_flight)
+        self.scheduler = Scheduler(
+            self.batch,
+            self.batch,
+            max_in_flight=self.max_in_flight,
+            num_lanes=self.num_lanes,
+        )
         for job in self.arrivals:
             self.admitted[job.name] = []
             self.emitted[job.name] = 0
@@ -68,37 +74,38 @@ class Run:
             if job.cancel_at == self.tick:
                 self._cancel(job)
         self._admit({job.name for job in self.arrivals if self.tick in job.paused})
-        before = {slot.index: slot.step for slot in self.scheduler.active}
+        before = {(slot.lane, slot.index): slot.step for slot in self.scheduler.active}
         finished = self.scheduler.advance()
         for slot in [*finished, *self.scheduler.active]:
-            assert slot.step == before.pop(slot.index) + 1
+            assert slot.step == before.pop((slot.lane, slot.index)) + 1
         assert not before
         for slot in finished:
             self._finish(slot)
         self.tick += 1
 
     def _admit(self, paused: set[str]) -> None:
-        before = {slot.index: (slot.rows, slot.task) for slot in self.scheduler.active}
+        before = {(s.lane, s.index): (s.rows, s.task) for s in self.scheduler.active}
         for slot in self.scheduler.admit(paused):
             task = slot.task
-            assert slot.index not in before
+            assert (slot.lane, slot.index) not in before
             assert slot.step == 0
             assert task.job not in paused | self.cancelled
             assert len(slot.rows) == task.num_rows
             self.admitted[task.job].append(task.frame)
             in_flight = len(self.admitted[task.job]) - self.emitted[task.job]
             assert in_flight <= self.max_in_flight
-        after = {slot.index: (slot.rows, slot.task) for slot in self.scheduler.active}
+        after = {(s.lane, s.index): (s.rows, s.task) for s in self.scheduler.active}
         assert before.items() <= after.items(), "a frame was moved"
         self._check_rows()
 
     def _check_rows(self) -> None:
         slots = list(self.scheduler.active)
-        indices = [slot.index for slot in slots]
-        rows = [row for slot in slots for row in slot.rows]
-        assert len({*indices}) == len(indices)
+        places = [(slot.lane, slot.index) for slot in slots]
+        rows = [(slot.lane, row) for slot in slots for row in slot.rows]
+        assert len({*places}) == len(places)
         assert len({*rows}) == len(rows) == self.scheduler.rows_busy
-        assert {*indices, *rows} <= {*range(self.batch)}
+        assert {lane for lane, _ in places} <= {*range(self.num_lanes)}
+        assert {place for _, place in [*places, *rows]} <= {*range(self.batch)}
         assert all(list(slot.rows) == sorted(slot.rows) for slot in slots)
 
     def _finish(self, slot: Slot) -> None:
@@ -139,12 +146,12 @@ def arrivals(draw: st.DrawFn, batch: int, *, disturbed: bool = True) -> list[Arr
 batches = st.integers(1, 12)
 
 
-@given(data=st.data(), batch=batches, max_in_flight=st.integers(1, 20))
+@given(data=st.data(), batch=batches, max_in_flight=st.integers(1, 20), num_lanes=st.integers(1, 3))
 def test_every_frame_once_and_in_order_whatever_happens(
-    data: st.DataObject, batch: int, max_in_flight: int
+    data: st.DataObject, batch: int, max_in_flight: int, num_lanes: int
 ) -> None:
     jobs = data.draw(arrivals(batch))
-    run = Run(jobs, batch, max_in_flight).to_the_end()
+    run = Run(jobs, batch, max_in_flight, num_lanes).to_the_end()
     assert run.scheduler.rows_busy == 0
     for job in jobs:
         frames = run.admitted[job.name]
@@ -175,6 +182,17 @@ def test_no_slot_is_left_free_that_a_waiting_frame_fits(data: st.DataObject, bat
         assert scheduler.waiting == (left > 0)
         assert scheduler.rows_busy == batch or not left
         scheduler.advance()
+
+
+@given(batch=batches, num_lanes=st.integers(1, 4), num_frames=st.integers(1, 30))
+def test_lanes_are_filled_evenly(batch: int, num_lanes: int, num_frames: int) -> None:
+    scheduler = Scheduler(batch, batch, max_in_flight=1000, num_lanes=num_lanes)
+    scheduler.submit("job", iter([FrameTask("job", i, 1, 2) for i in range(num_frames)]))
+    scheduler.admit()
+    shares = Counter(slot.lane for slot in scheduler.active)
+    counts = [shares[lane] for lane in range(num_lanes)]
+    assert sum(counts) == min(num_frames, batch * num_lanes)
+    assert max(counts) - min(counts) <= 1
 
 
 def endless(job: str, rows: int, steps: int) -> Iterator[FrameTask]:
