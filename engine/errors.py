@@ -69,6 +69,11 @@ class DiskFullError(RenderError):
     """No space is left where the output is written."""
 
 
+def one_line(error: object) -> str:
+    """Returns the text of somebody else's error, or of anything, as one line."""
+    return " ".join(str(error).split())
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Says what the known names are, the nearest first, for the end of a message.
 

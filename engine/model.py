@@ -1,7 +1,7 @@
 """A model folder: fused graphs, a tokenizer, the scheduler's config and a manifest.
 
 `giffusion.export` writes such folders, `load_model` opens them, and the engine reads nothing
-else. Opening one reads no weights.
+else.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ from giffusion.engine.tokenizer import PromptTokenizer
 MANIFEST = "giffusion.json"
 FORMAT = 1
 GRAPHS = ("text", "denoise", "decode", "encode")
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "int": int,
+    "str": str,
+    "bool": bool,
+    "float": (int, float),
+    "dict[str, str]": dict,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,13 @@ class Manifest:
         if entries.keys() != expected:
             wrong = ", ".join(sorted(entries.keys() ^ expected))
             raise ModelError(f"{path} has missing or unknown keys: {wrong}; export it again")
+        for field in dataclasses.fields(cls):
+            kind = _KINDS.get(str(field.type))
+            if kind is not None and not isinstance(entries[field.name], kind):
+                raise ModelError(
+                    f"{path} has {field.name} {entries[field.name]!r}: expected {field.type}; "
+                    "export it again"
+                )
         match entries.pop("size"):
             case [int(width), int(height)]:
                 return cls(size=(width, height), **entries)
@@ -179,8 +193,21 @@ def latent_size(size: tuple[int, int]) -> tuple[int, int]:
     return height // LATENT_SCALE, width // LATENT_SCALE
 
 
+def _verify(path: Path, digest: str | None) -> None:
+    """Checks that a file is the one that was exported: graphs point into weights by offset."""
+    try:
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing: export the model again") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    if found != digest:
+        raise ModelError(f"{path} is not the file that was exported: export the model again")
+
+
 def load_model(folder: Path) -> Model:
-    """Opens a model folder.
+    """Opens a model folder, and reads its files once to see that they are what was exported.
 
     Raises:
         ModelError: the folder or one of its files is missing, or is not what this version reads.
@@ -188,17 +215,18 @@ def load_model(folder: Path) -> Model:
     if not folder.is_dir():
         raise ModelError(f"model folder {folder} does not exist: expected a folder with {MANIFEST}")
     manifest = Manifest.read(folder / MANIFEST)
-    for stage in GRAPHS:
-        if not graph_path(folder, stage).is_file():
-            raise ModelError(f"{graph_path(folder, stage)} is missing: export the model again")
-    for source in manifest.sources:
-        if not (folder / source).is_file():
-            raise ModelError(f"{folder / source} is missing: export the model again")
     config = folder / "scheduler" / "scheduler_config.json"
     try:
         entries = json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{config} is missing: export the model again") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{config} cannot be read: {error}") from None
     if not isinstance(entries, dict):
         raise ModelError(f"{config} is not a scheduler's config: expected a JSON object")
-    return Model(folder, manifest, NoiseSchedule.from_config(entries))
+    schedule = NoiseSchedule.from_config(entries)
+    for stage in GRAPHS:
+        _verify(graph_path(folder, stage), manifest.graphs.get(stage))
+    for source, digest in manifest.sources.items():
+        _verify(folder / source, digest)
+    return Model(folder, manifest, schedule)

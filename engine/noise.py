@@ -1,6 +1,6 @@
 """Gaussian noise as a pure function of where it is used: seed, frame and step.
 
-`conditioning.py` draws initial latents here and `pipeline.py` the noise of ancestral steps. The
+`conditioning.py` draws initial latents here and `batch.py` the noise of ancestral steps. The
 bits are Philox 4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
 counter-based, so a frame's noise never depends on batch neighbours, order or worker.
 """

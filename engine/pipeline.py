@@ -2,7 +2,7 @@
 
     admit → denoise → retire → decode → emit
 
-`rendering.py` runs one job through it; a daemon feeds it many. An engine is bound to one model, one
+`rendering.py` runs one job through it; it takes any number. An engine is bound to one model, one
 picture size and one set of numerics. Whoever owns it calls it from one thread.
 """
 
@@ -62,6 +62,34 @@ class EngineStats:
     decode_s: float = 0.0
 
 
+def check_job(model: Model, timeline: Timeline, settings: RenderSettings, *, batch: int) -> None:
+    """Checks that a job can be rendered, before anything is loaded.
+
+    Args:
+        model: the model.
+        timeline: what to render.
+        settings: how.
+        batch: rows of a lane's batch.
+
+    Raises:
+        SettingsError: the batch is out of its range, a frame has more conditions than it has rows,
+            the size does not suit the model, or the sampler cannot take the number of steps.
+    """
+    _check_batch(batch)
+    model.check_size(settings.size)
+    if timeline.max_rows > batch:
+        raise SettingsError(
+            f"batch {batch} has fewer rows than a frame needs, {timeline.max_rows}, one for each "
+            f"prompt and the negative: expected --batch {timeline.max_rows} or more"
+        )
+    sampler_steps(model, settings.sampler, settings.steps)
+
+
+def _check_batch(batch: int) -> None:
+    if not 1 <= batch <= MAX_BATCH:
+        raise SettingsError(f"batch {batch} is out of range: expected 1 to {MAX_BATCH}")
+
+
 class Engine:
     """Renders jobs of one model and size through one continuous batch.
 
@@ -87,8 +115,7 @@ class Engine:
         size: tuple[int, int] | None = None,
         batch: int = DEFAULT_BATCH,
     ) -> None:
-        if not 1 <= batch <= MAX_BATCH:
-            raise SettingsError(f"batch {batch} is out of range: expected 1 to {MAX_BATCH}")
+        _check_batch(batch)
         self.model = model
         self.runtime = runtime
         self.size = model.check_size(size)
@@ -114,6 +141,7 @@ class Engine:
             "model": self.model.manifest.name,
             "fingerprint": self.model.fingerprint,
             "runtime": self.runtime.name,
+            "runtime_version": self.runtime.version,
             "precision": self.runtime.precision,
             "batch": self.batch,
         }
@@ -158,7 +186,11 @@ class Engine:
                 this engine's, or the sampler cannot take the number of steps.
             ValueError: a job of that name is queued, or the segment lies outside of the timeline.
         """
-        self._check(timeline, settings)
+        check_job(self.model, timeline, settings, batch=self.batch)
+        if self.model.check_size(settings.size) != self.size:
+            raise SettingsError(
+                f"size {settings.size} is not this engine's, {self.size}: open another engine"
+            )
         frames = range(len(timeline)) if frames is None else frames
         if name in self._jobs:
             raise ValueError(f"job {name!r} is queued already")
@@ -248,18 +280,6 @@ class Engine:
         except GiffusionError as error:
             job.error = error
             self.cancel(job.name)
-
-    def _check(self, timeline: Timeline, settings: RenderSettings) -> None:
-        if self.model.check_size(settings.size) != self.size:
-            raise SettingsError(
-                f"size {settings.size} is not this engine's, {self.size}: open another engine"
-            )
-        if timeline.max_rows > self.batch:
-            raise SettingsError(
-                f"batch {self.batch} has fewer rows than a frame needs, {timeline.max_rows}, one "
-                f"for each prompt and the negative: expected --batch {timeline.max_rows} or more"
-            )
-        sampler_steps(self.model, settings.sampler, settings.steps)
 
     def _tasks(self, job: Job) -> Iterator[FrameTask]:
         for frame in job.frames:

@@ -1,7 +1,6 @@
 """One job from text to a finished file: what the CLI and scripts call.
 
-The engine, the writer and their order of opening and closing stand here once; a daemon keeps an
-`Engine` of its own instead.
+The engine, the writer and their order of opening and closing stand here once.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 from giffusion.engine.encode import check_output, open_writer
 from giffusion.engine.encode.writer import Writer
 from giffusion.engine.model import Model, load_model
-from giffusion.engine.pipeline import Engine, EngineStats
+from giffusion.engine.pipeline import Engine, EngineStats, check_job
 from giffusion.engine.prompts import KeyFrame, format_prompts, parse_prompts
 from giffusion.engine.runtimes import choose_runtime
 from giffusion.engine.runtimes.base import Runtime
@@ -67,7 +66,7 @@ def render(
     prompts: str,
     output: str | Path,
     *,
-    model: Model | Path,
+    model: Model | Path | str,
     settings: RenderSettings | None = None,
     runtime: Runtime | None = None,
     batch: int = DEFAULT_BATCH,
@@ -103,7 +102,8 @@ def render(
     timeline = Timeline(key_frames, settings)
     output = Path(output)
     check_output(output, force=force, fps=settings.fps, size=settings.size)
-    model = load_model(model) if isinstance(model, Path) else model
+    model = model if isinstance(model, Model) else load_model(Path(model))
+    check_job(model, timeline, settings, batch=batch)
     size = model.check_size(settings.size)
     runtime = runtime or choose_runtime()[0]
     with Engine(model, runtime, size=size, batch=batch) as engine:

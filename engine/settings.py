@@ -60,6 +60,12 @@ class RenderSettings:
     embeddings: str = "slerp"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.fps, int | Fraction):
+            raise SettingsError(f"fps {self.fps!r} is not exact: expected a Fraction or an int")
+        for name in ("seed", "steps", "num_frames"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, int):
+                raise SettingsError(f"{name} {value!r} is not a whole number: expected an int")
         _in_range("fps", self.fps, Fraction(1, 1000), MAX_FPS)
         _in_range("seed", self.seed, 0, MAX_SEED)
         _in_range("steps", self.steps, 1, MAX_STEPS)

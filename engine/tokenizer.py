@@ -1,6 +1,6 @@
 """Prompts to token ids, without transformers.
 
-`model.py` opens one beside each model; `conditioning.py` encodes with it. Every row has exactly
+`model.py` opens one beside each model; `stages.py` encodes with it. Every row has exactly
 the number of tokens that the text graph takes.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from giffusion.engine.errors import ModelError
+from giffusion.engine.errors import ModelError, one_line
 
 
 class PromptTokenizer:
@@ -35,7 +35,7 @@ class PromptTokenizer:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception for malformed files
-            raise ModelError(f"{path} is not a tokenizer: {error}") from error
+            raise ModelError(f"{path} is not a tokenizer: {one_line(error)}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._num_tokens = num_tokens

@@ -1,1 +1,1 @@
-"""Checkpoints to graphs: the only package, beside training, that imports torch and diffusers."""
+"""Checkpoints to graphs: the only package that imports torch and diffusers."""

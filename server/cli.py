@@ -68,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         _complain("interrupted", interrupt)
         return 128 + getattr(interrupt, "signum", signal.SIGINT)
+    except MemoryError:
+        _complain("out of memory: lower --batch or --size", MemoryError())
+        return EXIT_INPUT
     except BrokenPipeError:
         # The reader has seen enough, as in `giffusion plan … | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

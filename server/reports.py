@@ -86,7 +86,7 @@ class TerminalReport:
     def _open(self, progress: Progress) -> None:
         self._close()
         self._stage = progress.stage
-        label = self._output.name if progress.stage == "frames" else "choosing colours"
+        label = self._output.name if progress.stage == "frames" else "applying colours"
         self._bar = tqdm(
             total=progress.total, desc=label, unit=" frames", disable=None, dynamic_ncols=True
         )
@@ -101,7 +101,7 @@ class JsonReport:
     """One JSON object a line on standard output; `event` says what happened."""
 
     def __init__(self) -> None:
-        self._began = time.perf_counter()
+        self._began: float | None = None
 
     def note(self, text: str) -> None:
         self._print("note", text=text)
@@ -110,6 +110,8 @@ class JsonReport:
         self._print("warning", text=text)
 
     def progress(self, progress: Progress) -> None:
+        # The first progress comes when everything is loaded.
+        self._began = self._began or time.perf_counter()
         elapsed_s = time.perf_counter() - self._began
         left = progress.total - progress.done
         self._print(
@@ -117,7 +119,7 @@ class JsonReport:
             stage=progress.stage,
             done=progress.done,
             total=progress.total,
-            frames_per_s=round(progress.done / elapsed_s, 3),
+            frames_per_s=round(progress.done / elapsed_s, 3) if progress.done else None,
             left_s=round(elapsed_s * left / progress.done, 3) if progress.done else None,
         )
 
@@ -132,7 +134,6 @@ class JsonReport:
         )
 
     def __enter__(self) -> JsonReport:
-        self._began = time.perf_counter()
         return self
 
     def __exit__(

@@ -17,7 +17,7 @@ from pathlib import Path
 from giffusion.engine.encode.formats import Size, VideoSpec, output_format
 from giffusion.engine.encode.output import OutputFile, check_place, write_error
 from giffusion.engine.encode.writer import Writer
-from giffusion.engine.errors import InputError, OutputError
+from giffusion.engine.errors import InputError, OutputError, one_line
 
 __all__ = ["Writer", "check_output", "open_writer", "output_format", "read_metadata"]
 
@@ -93,5 +93,5 @@ def read_metadata(path: Path) -> str | None:
     try:
         return kind.read_metadata(path)
     except Exception as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        reason = one_line(getattr(error, "strerror", None) or error)
         raise InputError(f"{path} cannot be read as {kind.name}: {reason}") from error

@@ -16,7 +16,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from giffusion.engine.errors import DiskFullError, OutputError, RenderError
+from giffusion.engine.errors import DiskFullError, OutputError, RenderError, one_line
 
 TEMP_SUFFIX = ".giffusion-part"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -147,7 +147,7 @@ def write_error(error: Exception, folder: Path, num_frames: int) -> RenderError:
         The error to raise.
     """
     reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-    reason = " ".join(str(reason).split())
+    reason = one_line(reason)
     if isinstance(error, OSError) and error.errno in _FULL:
         return DiskFullError(f"no space left in {folder} after {num_frames} frames: {reason}")
     return RenderError(f"cannot write the output in {folder} after {num_frames} frames: {reason}")

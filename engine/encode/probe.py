@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
 
+from giffusion.engine.errors import one_line
+
 PROBE_SIDE = 256
 """NVENC refuses frames below 145x145."""
 ENCODERS = {
@@ -59,4 +61,4 @@ def _reason(name: str, error: Exception) -> str:
     if name.endswith("_nvenc") and isinstance(error, PermissionError):
         # FFmpeg reports a missing libcuda or driver as "operation not permitted".
         return "no NVIDIA driver with NVENC was found"
-    return " ".join(str(error).split())
+    return one_line(error)

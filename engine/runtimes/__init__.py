@@ -99,8 +99,7 @@ def _examine(name: str) -> RuntimeStatus:
         runtime = open_runtime(name)
     except GiffusionError as error:
         return RuntimeStatus(name, False, str(error))
-    version = getattr(runtime, "version", "")
-    return RuntimeStatus(name, True, f"{version} {runtime.precision}".strip())
+    return RuntimeStatus(name, True, f"{runtime.version} {runtime.precision}")
 
 
 def _factory(name: str) -> Factory:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giffusion.engine.contract import GraphSpec
-from giffusion.engine.errors import ModelError
+from giffusion.engine.errors import ModelError, RenderError, one_line
 
 Index = int | tuple[int, ...]
 Array = NDArray[Any]
@@ -45,6 +45,7 @@ class Runtime(Protocol):
     """Loads graphs and runs them at one precision."""
 
     name: str
+    version: str
     precision: str
     num_lanes: int
     """Graphs that it runs side by side, each on its part of the machine."""
@@ -83,7 +84,10 @@ class HostGraph(ABC):
         self._inputs[name][... if index is None else index] = value
 
     def run(self) -> None:
-        self._execute(self._inputs, self._outputs)
+        try:
+            self._execute(self._inputs, self._outputs)
+        except RuntimeError as error:
+            raise RenderError(f"the runtime failed: {one_line(error)}") from error
         for output, target in self._feedback.items():
             self._inputs[target], self._outputs[output] = (
                 self._outputs[output],

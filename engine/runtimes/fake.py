@@ -23,6 +23,7 @@ class FakeRuntime:
     """
 
     name = "fake"
+    version = "1"
     num_lanes = 1
 
     def __init__(self, precision: str | None = None) -> None:

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from giffusion.engine.contract import GraphSpec
-from giffusion.engine.errors import ModelError, RuntimeUnavailableError, SettingsError
+from giffusion.engine.errors import (
+    ModelError,
+    RuntimeUnavailableError,
+    SettingsError,
+    one_line,
+)
 from giffusion.engine.runtimes.base import Array, HostGraph, check_tensors, num_cores
 
 
@@ -56,7 +61,7 @@ class OnnxRuntime:
         """Loads a graph; see `Runtime.load`."""
         options = self._onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_cores()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         for axis, size in axes.items():
             options.add_free_dimension_override_by_name(axis, size)
         try:
@@ -64,7 +69,10 @@ class OnnxRuntime:
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exceptions share no base of their own
-            raise ModelError(f"{path} cannot be loaded by ONNX Runtime: {error}") from None
+            raise ModelError(
+                f"{path} cannot be loaded by ONNX Runtime: {one_line(error)}; export the model "
+                "again"
+            ) from None
         tensors = (*session.get_inputs(), *session.get_outputs())
         check_tensors(path, spec, axes, {tensor.name: tensor.shape for tensor in tensors})
         return _OnnxGraph(session, spec, axes, feedback)

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from giffusion.engine.contract import GraphSpec
-from giffusion.engine.errors import ModelError, RuntimeUnavailableError, SettingsError
+from giffusion.engine.errors import (
+    ModelError,
+    RuntimeUnavailableError,
+    SettingsError,
+    one_line,
+)
 from giffusion.engine.runtimes.base import Array, HostGraph, check_tensors, num_cores
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -45,8 +50,9 @@ class OpenVinoRuntime:
             self._core = self._openvino.Core()
             capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         except RuntimeError as error:
+            reason = one_line(str(error).partition("\n")[0])
             raise RuntimeUnavailableError(
-                f"runtime 'openvino' does not work here: {str(error).splitlines()[0]}"
+                f"runtime 'openvino' does not work here: {reason}"
             ) from None
         self.precisions = tuple(p for name, p in _CAPABILITIES.items() if name in capabilities)
         if precision is None:
@@ -76,7 +82,7 @@ class OpenVinoRuntime:
             compiled, ports = self._compiled[key]
         except RuntimeError as error:
             raise ModelError(
-                f"{path} cannot be loaded by OpenVINO: {' '.join(str(error).split())}"
+                f"{path} cannot be loaded by OpenVINO: {one_line(error)}; export the model again"
             ) from None
         check_tensors(path, spec, axes, ports)
         return _OpenVinoGraph(self._openvino, compiled, spec, axes, feedback)

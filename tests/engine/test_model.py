@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,9 +207,26 @@ def test_the_fingerprint_is_of_the_content(folder: Path, entry: str) -> None:
     digests = json.loads((folder / MANIFEST).read_text())[entry]
     change(folder / MANIFEST, name="renamed")
     assert load_model(folder).fingerprint == before
-    first = next(iter(digests))
-    change(folder / MANIFEST, **{entry: digests | {first: "0" * 64}})
-    assert load_model(folder).fingerprint != before
+    model = load_model(folder)
+    other = {entry: digests | {next(iter(digests)): "0" * 64}}
+    assert replace(model, manifest=replace(model.manifest, **other)).fingerprint != before
+
+
+@pytest.mark.parametrize("name", ["decode.onnx", "tokenizer/tokenizer.json"])
+def test_a_file_that_was_changed_since_the_export_is_refused(folder: Path, name: str) -> None:
+    path = folder / name
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content + b" ")
+    assert refusal(folder) == f"{path} is not the file that was exported: export the model again"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_tokens", "24"), ("graphs", []), ("flip_sin_to_cos", 1)]
+)
+def test_a_manifest_entry_of_another_type_is_refused(folder: Path, key: str, value: object) -> None:
+    change(folder / MANIFEST, **{key: value})
+    assert f"has {key} {value!r}: expected " in refusal(folder)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,8 @@ class RecordingRuntime:
     """A runtime that notes the latents which are decoded."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self.name, self.precision, self.num_lanes = runtime.name, runtime.precision, 1
+        self.name, self.version, self.precision = runtime.name, runtime.version, runtime.precision
+        self.num_lanes = 1
         self.decoded: list[Array] = []
         self._runtime = runtime
 

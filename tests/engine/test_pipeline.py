@@ -59,6 +59,7 @@ class WatchedRuntime:
     """The fake runtime, with the graphs that it loaded."""
 
     name = "fake"
+    version = "1"
     precision = "fp32"
     num_lanes = 1
 
@@ -409,6 +410,7 @@ def test_the_numerics_say_what_bits_depend_on() -> None:
             "model": "mini",
             "fingerprint": MODEL.fingerprint,
             "runtime": "fake",
+            "runtime_version": "1",
             "precision": "fp32",
             "batch": 4,
         }
