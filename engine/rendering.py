@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from giffusion.engine.encode import check_output, open_writer
+from giffusion.engine.encode import check_output, choose_encoder, open_writer
+from giffusion.engine.encode.encoders import AUTO
 from giffusion.engine.encode.writer import Writer
+from giffusion.engine.errors import DeviceMemoryError
 from giffusion.engine.model import Model, load_model
-from giffusion.engine.pipeline import Engine, EngineStats, check_job
+from giffusion.engine.pipeline import Engine, check_job
 from giffusion.engine.prompts import KeyFrame, format_prompts, parse_prompts
 from giffusion.engine.runtimes import choose_runtime
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import DEFAULT_BATCH, RenderSettings
+from giffusion.engine.stats import EngineStats
 from giffusion.engine.timeline import Timeline
 
 OnProgress = Callable[["Progress"], None]
+OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +36,10 @@ class Progress:
     """How far a render is.
 
     Args:
-        stage: `frames` while frames are rendered, `file` while a GIF's palette is applied.
-        done: frames that have passed the stage.
-        total: frames in all.
+        stage: `frames` while frames are rendered, `file` while a GIF's palette is applied, and
+            before both whatever the runtime has to build.
+        done: frames, or steps of a build, that have passed the stage.
+        total: how many there are.
     """
 
     stage: str
@@ -70,9 +76,12 @@ def render(
     settings: RenderSettings | None = None,
     runtime: Runtime | None = None,
     batch: int = DEFAULT_BATCH,
+    shrink_tail: bool = False,
+    encoder: str = AUTO,
     force: bool = False,
     keep_partial: bool = False,
     on_progress: OnProgress | None = None,
+    on_note: OnNote | None = None,
     source: str = "<prompts>",
 ) -> RenderResult:
     """Renders key-frame text to a video or GIF.
@@ -83,10 +92,15 @@ def render(
         model: an opened model, or the folder of one.
         settings: how to render; the defaults if None.
         runtime: what runs the graphs; the fastest that works here if None.
-        batch: rows of the denoise batch.
+        batch: rows of the denoise batch. Where the device has no room for it the render starts
+            again with the next smaller one that the runtime has.
+        shrink_tail: let the last frames go through a smaller batch; see `Engine`.
+        encoder: what writes the file, or `auto`.
         force: replace a file that is there.
         keep_partial: when the render ends early, keep its frames in a file beside the output.
-        on_progress: called at the start and after each tick that finished frames.
+        on_progress: called while engines are built, at the start, and after each tick that
+            finished frames.
+        on_note: told in a line of what was decided on the way.
         source: name of the text in error messages.
 
     Returns:
@@ -101,31 +115,70 @@ def render(
     key_frames = parse_prompts(prompts, source)
     timeline = Timeline(key_frames, settings)
     output = Path(output)
-    check_output(output, force=force, fps=settings.fps, size=settings.size)
+    check_output(output, force=force, fps=settings.fps, size=settings.size, encoder=encoder)
     model = model if isinstance(model, Model) else load_model(Path(model))
     check_job(model, timeline, settings, batch=batch)
     size = model.check_size(settings.size)
     runtime = runtime or choose_runtime()[0]
-    with Engine(model, runtime, size=size, batch=batch) as engine:
-        writer = open_writer(
-            output,
-            size=size,
-            fps=settings.fps,
-            num_frames=len(timeline),
-            metadata=plan_text(key_frames, settings, engine.numerics),
-            force=force,
-            keep_partial=keep_partial,
-        )
-        began = time.perf_counter()
+    report, note = on_progress or _unreported, on_note or _unreported
+    choice, reason = choose_encoder(
+        output, encoder, on_device=runtime.on_device, size=size, fps=settings.fps
+    )
+    if encoder == AUTO and runtime.on_device:
+        note(f"encoder auto: {reason}")
+
+    def build_progress(label: str, done: int, total: int) -> None:
+        report(Progress(label, done, total))
+
+    def attempt(batch: int) -> RenderResult:
+        with Engine(model, runtime, size=size, batch=batch, shrink_tail=shrink_tail) as engine:
+            numerics = engine.numerics | {"encoder": choice.name}
+            writer = open_writer(
+                output,
+                size=size,
+                fps=settings.fps,
+                num_frames=len(timeline),
+                metadata=plan_text(key_frames, settings, numerics),
+                encoder=choice.name,
+                on_device=runtime.on_device,
+                force=force,
+                keep_partial=keep_partial,
+            )
+            began = time.perf_counter()
+            with _kept(writer):
+                _run(engine, timeline, settings, writer, report)
+            elapsed_s = time.perf_counter() - began
+            return RenderResult(output, len(timeline), size, elapsed_s, numerics, engine.stats)
+
+    runtime.prepare(model, size=size, batch=batch, on_progress=build_progress)
+    return _where_it_fits(attempt, batch, runtime, timeline.max_rows, note)
+
+
+def _where_it_fits(
+    attempt: Callable[[int], RenderResult], batch: int, runtime: Runtime, least: int, note: OnNote
+) -> RenderResult:
+    """Renders at a batch, or at the largest smaller one that the device's memory has room for."""
+    while True:
         try:
-            with writer:
-                _run(engine, timeline, settings, writer, on_progress or _unreported)
-        except BaseException as error:
-            if writer.partial_path is not None:
-                error.add_note(f"the frames that were finished are in {writer.partial_path}")
-            raise
-        elapsed_s = time.perf_counter() - began
-        return RenderResult(output, len(timeline), size, elapsed_s, engine.numerics, engine.stats)
+            return attempt(batch)
+        except DeviceMemoryError as error:
+            smaller = [rows for rows in runtime.smaller(batch) if rows >= least]
+            if not smaller:
+                raise
+            note(f"{error}; starting again at batch {smaller[-1]}, whose numerics are its own")
+            batch = smaller[-1]
+
+
+@contextmanager
+def _kept(writer: Writer) -> Iterator[None]:
+    """Closes or aborts a writer; an error says where finished frames were kept, if they were."""
+    try:
+        with writer:
+            yield
+    except BaseException as error:
+        if writer.partial_path is not None:
+            error.add_note(f"the frames that were finished are in {writer.partial_path}")
+        raise
 
 
 def plan_text(
@@ -157,8 +210,8 @@ def _shortened(text: str, max_length: int) -> str:
     return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
-def _unreported(progress: Progress) -> None:
-    """Takes progress that nobody asked for."""
+def _unreported(report: Progress | str) -> None:
+    """Takes what nobody asked for."""
 
 
 def _run(

@@ -153,7 +153,9 @@ def _add_render_options(parser: argparse.ArgumentParser) -> None:
         "--model", default=DEFAULT_MODEL, help=f"name or folder (default: {DEFAULT_MODEL})"
     )
     parser.add_argument(
-        "--runtime", default="auto", help="auto, onnxruntime, openvino (default: auto)"
+        "--runtime",
+        default="auto",
+        help="auto, tensorrt, tensorrt-rtx, torch, openvino, onnxruntime (default: auto)",
     )
     parser.add_argument("--precision", help="fp32, bf16 or fp16 (default: the runtime's choice)")
     parser.add_argument(
@@ -161,6 +163,17 @@ def _add_render_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=DEFAULT_BATCH,
         help=f"rows a model evaluation, one for each prompt of a frame (default: {DEFAULT_BATCH})",
+    )
+    parser.add_argument(
+        "--encoder",
+        default="auto",
+        help="auto, or for .mp4 libx264, libsvtav1, h264_nvenc, hevc_nvenc, av1_nvenc "
+        "(default: auto)",
+    )
+    parser.add_argument(
+        "--shrink-tail",
+        action="store_true",
+        help="let the last frames run in a smaller batch, on GPUs: sooner, other last bits",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument(

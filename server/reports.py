@@ -86,9 +86,12 @@ class TerminalReport:
     def _open(self, progress: Progress) -> None:
         self._close()
         self._stage = progress.stage
-        label = self._output.name if progress.stage == "frames" else "applying colours"
+        label, unit = {
+            "frames": (self._output.name, " frames"),
+            "file": ("applying colours", " frames"),
+        }.get(progress.stage, (progress.stage, "%"))
         self._bar = tqdm(
-            total=progress.total, desc=label, unit=" frames", disable=None, dynamic_ncols=True
+            total=progress.total, desc=label, unit=unit, disable=None, dynamic_ncols=True
         )
 
     def _close(self) -> None:

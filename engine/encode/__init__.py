@@ -4,8 +4,11 @@ Called by the front ends, which check an output before anything is rendered, and
 loop, which opens a writer and hands it each frame as it is decoded. The invariant: nothing here
 loads PyAV or Pillow before a file is opened.
 
-    with open_writer(path, size=(512, 512), fps=fps, num_frames=120, metadata=plan) as writer:
-        for index, frame in frames:
+    choice, reason = choose_encoder(path, "auto", on_device=False, size=(512, 512))
+    with open_writer(
+        path, size=(512, 512), fps=fps, num_frames=120, metadata=plan, encoder=choice.name
+    ) as writer:
+        for index, frame in frames:  # in writer.pixel_format
             writer.write(index, frame)
 """
 
@@ -14,15 +17,27 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+from giffusion.engine.encode.choice import choose_encoder
+from giffusion.engine.encode.encoders import AUTO, EncoderChoice
 from giffusion.engine.encode.formats import Size, VideoSpec, output_format
 from giffusion.engine.encode.output import OutputFile, check_place, write_error
 from giffusion.engine.encode.writer import Writer
-from giffusion.engine.errors import InputError, OutputError, one_line
+from giffusion.engine.errors import GiffusionError, InputError, OutputError, one_line
 
-__all__ = ["Writer", "check_output", "open_writer", "output_format", "read_metadata"]
+__all__ = [
+    "EncoderChoice",
+    "Writer",
+    "check_output",
+    "choose_encoder",
+    "open_writer",
+    "output_format",
+    "read_metadata",
+]
 
 
-def check_output(path: Path, *, force: bool, fps: Fraction, size: Size | None = None) -> None:
+def check_output(
+    path: Path, *, force: bool, fps: Fraction, size: Size | None = None, encoder: str = AUTO
+) -> None:
     """Checks, before anything is rendered, that an output can be written.
 
     Args:
@@ -30,15 +45,18 @@ def check_output(path: Path, *, force: bool, fps: Fraction, size: Size | None = 
         force: a file that is there may be replaced.
         fps: frames a second.
         size: (width, height) of the frames, or None where it is not known yet.
+        encoder: name of the encoder, or `auto`; a named one is tried.
 
     Raises:
         OutputError: the format is unknown or cannot express the rate or size, the folder is
             missing or not writable, or the path is taken.
+        SettingsError: the encoder is unknown, or cannot be used for this file on this machine.
     """
     problem = output_format(path).problem(fps, size)
     if problem is not None:
         raise OutputError(f"{path}: {problem}")
     check_place(path, force=force)
+    choose_encoder(path, encoder, size=size, fps=fps)
 
 
 def open_writer(
@@ -48,6 +66,8 @@ def open_writer(
     fps: Fraction,
     num_frames: int,
     metadata: str,
+    encoder: str = AUTO,
+    on_device: bool = False,
     force: bool = False,
     keep_partial: bool = False,
 ) -> Writer:
@@ -58,26 +78,32 @@ def open_writer(
         size: (width, height) of every frame, in pixels.
         fps: frames a second, exact.
         num_frames: frames that will be written, at least 1.
-        metadata: text that the file carries, the plan as JSON.
+        metadata: text that the file carries, the plan as JSON. The encoder belongs into it, so
+            `choose_encoder` is asked first and its choice's name given here.
+        encoder: name of the encoder, or `auto`.
+        on_device: frames can stay in the memory of an NVIDIA GPU; whether they are to is said by
+            the writer's `on_device`.
         force: replace the file that is there.
         keep_partial: when the render ends early, finish the frames there are as
             `NAME.partial.EXT`, numbered where that exists.
 
     Raises:
         OutputError: as `check_output`.
+        SettingsError: as `check_output`.
         RenderError: the encoder could not be started.
     """
     check_output(path, force=force, fps=fps, size=size)
-    spec = VideoSpec(size, fps, num_frames, metadata)
+    choice, _ = choose_encoder(path, encoder, on_device=on_device, size=size, fps=fps)
+    spec = VideoSpec(size, fps, num_frames, metadata, choice)
     output = OutputFile(path, force=force)
     try:
-        encoder = output_format(path).open_encoder(output.temp, spec)
+        opened = output_format(path).open_encoder(output.temp, spec)
     except BaseException as error:
         output.discard()
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, GiffusionError):
             raise write_error(error, output.folder, 0) from error
         raise
-    return Writer(output, encoder, spec, keep_partial=keep_partial)
+    return Writer(output, opened, spec, keep_partial=keep_partial)
 
 
 def read_metadata(path: Path) -> str | None:

@@ -1,8 +1,8 @@
 """The kinds of file that a render can be written to, as one table.
 
-Called by the package. A new format is one entry in `FORMATS`: its limits, how to open its encoder
-and how to read its metadata. The encoders are imported when one is opened, so that checking an
-output path loads neither PyAV nor Pillow.
+Called by the package. A new format is one entry in `FORMATS`: its encoders, its limits, how to
+open an encoder and how to read its metadata. The encoders are imported when one is opened, so that
+checking an output path loads neither PyAV nor Pillow.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from giffusion.engine.encode.encoders import EncoderChoice
 from giffusion.engine.errors import OutputError
+from giffusion.engine.frames import Frame
 
-Frame = NDArray[np.uint8]  # (H, W, 3) RGB
+RgbFrame = NDArray[np.uint8]  # (H, W, 3)
 Size = tuple[int, int]  # (width, height)
 Progress = Callable[[int, int], None]  # frames done, frames in all
 
@@ -40,19 +42,21 @@ class VideoSpec:
         fps: frames a second, exact.
         num_frames: frames that are to come, at least 1.
         metadata: text that the file carries, the plan as JSON; empty for none.
+        encoder: what encodes it; it says what frames are given in, and where they lie.
     """
 
     size: Size
     fps: Fraction
     num_frames: int
     metadata: str
+    encoder: EncoderChoice
 
 
 class Encoder(Protocol):
     """Writes one file, frame after frame; used by one thread at a time."""
 
     def write(self, frame: Frame) -> None:
-        """Encodes the next frame."""
+        """Encodes the next frame; its memory is the encoder's from now on."""
 
     def finish(self, progress: Progress | None = None) -> None:
         """Completes the file and checks that it can be read and holds every frame.
@@ -76,12 +80,14 @@ class OutputFormat:
 
     Args:
         name: what it is called in messages.
+        encoders: names of those that can write it, its own first.
         problem: says what it cannot express of (fps, size), or None; size may be unknown yet.
         open_encoder: starts an encoder that writes to a path.
         read_metadata: reads the text that `VideoSpec.metadata` put there, or None.
     """
 
     name: str
+    encoders: tuple[str, ...]
     problem: Callable[[Fraction, Size | None], str | None]
     open_encoder: Callable[[Path, VideoSpec], Encoder]
     read_metadata: Callable[[Path], str | None]
@@ -152,7 +158,9 @@ def _read_mp4(path: Path) -> str | None:
     return read_tag(path)
 
 
+_MP4_ENCODERS = ("libx264", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc")
+
 FORMATS: dict[str, OutputFormat] = {
-    ".gif": OutputFormat("GIF", _gif_problem, _open_gif, _read_gif),
-    ".mp4": OutputFormat("MP4", _mp4_problem, _open_mp4, _read_mp4),
+    ".gif": OutputFormat("GIF", ("gif",), _gif_problem, _open_gif, _read_gif),
+    ".mp4": OutputFormat("MP4", _MP4_ENCODERS, _mp4_problem, _open_mp4, _read_mp4),
 }

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.GifImagePlugin import getdata
 
-from giffusion.engine.encode.formats import Frame, Progress, Size, VideoSpec, delays_cs
+from giffusion.engine.encode.formats import Progress, Size, VideoSpec, delays_cs
 from giffusion.engine.encode.palette import MAX_COLOURS, FrameSamples, choose_palette, to_indices
 from giffusion.engine.encode.spool import FrameSpool
 from giffusion.engine.errors import RenderError
+from giffusion.engine.frames import Frame
 
 _TRAILER = b";"
 _LOOP_FOREVER = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
@@ -33,7 +34,7 @@ _KEEP = 1 << 2
 
 
 class GifEncoder:
-    """Encodes frames into an animated GIF that loops forever; an `Encoder`.
+    """Encodes RGB frames into an animated GIF that loops forever; an `Encoder`.
 
     Args:
         path: the file to write; its folder also takes the lossless copy of the first pass.
@@ -48,6 +49,7 @@ class GifEncoder:
         self._spool = FrameSpool(path.parent, spec.size)
 
     def write(self, frame: Frame) -> None:
+        assert isinstance(frame, np.ndarray), "GIF takes arrays"
         self._samples.offer(self._num_frames, frame)
         self._spool.write(frame)
         self._num_frames += 1

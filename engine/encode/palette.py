@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from giffusion.engine.encode.formats import Frame
+from giffusion.engine.encode.formats import RgbFrame
 
 MAX_COLOURS = 256
 MAX_SAMPLES = 64
@@ -31,9 +31,9 @@ class FrameSamples:
         self._indices = sample_indices(num_frames)
         budget = math.isqrt(_MAX_PIXELS // len(self._indices))
         self._side = min(budget, MAX_SAMPLE_SIDE)
-        self._samples: list[Frame] = []
+        self._samples: list[RgbFrame] = []
 
-    def offer(self, index: int, frame: Frame) -> None:
+    def offer(self, index: int, frame: RgbFrame) -> None:
         """Keeps the frame if it is one of those to look at."""
         if index in self._indices:
             down, right = (math.ceil(side / self._side) for side in frame.shape[:2])
@@ -72,7 +72,7 @@ def choose_palette(pixels: NDArray[np.uint8]) -> Image.Image:
     return palette
 
 
-def to_indices(frame: Frame, palette: Image.Image) -> Image.Image:
+def to_indices(frame: RgbFrame, palette: Image.Image) -> Image.Image:
     """Maps a frame to a palette, spreading what is lost over the neighbours (Floyd-Steinberg).
 
     Without it smooth areas break into visible patches; a fixed pattern shows through.

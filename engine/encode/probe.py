@@ -1,21 +1,26 @@
-"""Which video encoders work on this machine, found out by encoding one frame with each."""
+"""Which encoders work on this machine, found out by encoding one picture with each.
+
+Called by `choice.py`, for an encoder that was named or that the choice hangs on, and by `doctor`,
+for all. The invariant: an encoder is tried once in a process, and a failure that may pass is not
+remembered.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
 
+from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice, EncoderInfo
 from giffusion.engine.errors import one_line
 
-PROBE_SIDE = 256
-"""NVENC refuses frames below 145x145."""
-ENCODERS = {
-    "libx264": ("mp4", "yuv420p"),
-    "ffv1": ("gif, its lossless first pass", "bgr0"),
-    "gif": ("gif", "rgb8"),
-    "h264_nvenc": ("NVIDIA hardware, not used by this version", "yuv420p"),
-}
+PROBE_SIZE = (256, 256)
+"""Larger than the least that NVENC takes."""
+_GREY = 128
+
+_known: dict[str, EncoderStatus] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,42 +28,83 @@ class EncoderStatus:
     """Whether an encoder works on this machine.
 
     Args:
-        name: FFmpeg's name of it.
-        works: whether one frame could be encoded.
-        detail: what it is for, and why it does not work.
+        name: its name.
+        works: whether one picture could be encoded.
+        reason: why it does not work, in words; empty where it does.
+        passing: another moment may see it work.
     """
 
     name: str
     works: bool
-    detail: str
+    reason: str = ""
+    passing: bool = False
 
 
 def probe_encoders() -> list[EncoderStatus]:
-    """Encodes one frame with every encoder and reports how it went."""
-    return [_probe(name, use, pixel_format) for name, (use, pixel_format) in ENCODERS.items()]
+    """Tries every encoder and reports how it went."""
+    return [probe_encoder(name) for name in ENCODERS]
 
 
-def _probe(name: str, use: str, pixel_format: str) -> EncoderStatus:
-    import av
+def probe_encoder(name: str) -> EncoderStatus:
+    """Tries one encoder of the table, if this process has not yet.
 
+    NVENC is tried with a picture in host memory, which FFmpeg brings to the first GPU that can
+    encode.
+    """
+    status = _known.get(name) or _probe(ENCODERS[name])
+    if not status.passing:
+        _known[name] = status
+    return status
+
+
+def _probe(info: EncoderInfo) -> EncoderStatus:
+    from giffusion.engine.encode.nvenc import NvencError, explained
+
+    attempt: Callable[[EncoderInfo], int] = _encode_lossless if info.name == "gif" else _encode_one
+    guard: AbstractContextManager[None] = explained() if info.on_nvidia else nullcontext()
     try:
-        context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
-        context.width = context.height = PROBE_SIDE
-        context.pix_fmt = pixel_format
-        context.time_base = Fraction(1, 24)
-        frame = av.VideoFrame(PROBE_SIDE, PROBE_SIDE, pixel_format)
-        frame.pts = 0
-        num_packets = len([*context.encode(frame), *context.encode(None)])
+        with guard:
+            num_packets = attempt(info)
+    except NvencError as error:
+        return EncoderStatus(info.name, False, str(error), error.passing)
     except Exception as error:  # PyAV raises OSError, ValueError and its own kinds alike
-        reason = _reason(name, error)
-        return EncoderStatus(name, False, f"{use}: {reason}")
+        return EncoderStatus(info.name, False, one_line(error))
     if num_packets == 0:
-        return EncoderStatus(name, False, f"{use}: the encoder gave no packet")
-    return EncoderStatus(name, True, use)
+        return EncoderStatus(info.name, False, "the encoder gave no packet")
+    return EncoderStatus(info.name, True)
 
 
-def _reason(name: str, error: Exception) -> str:
-    if name.endswith("_nvenc") and isinstance(error, PermissionError):
-        # FFmpeg reports a missing libcuda or driver as "operation not permitted".
-        return "no NVIDIA driver with NVENC was found"
-    return one_line(error)
+def _encode_one(info: EncoderInfo) -> int:
+    """Encodes one grey picture as a render would; returns the number of packets."""
+    import av
+    import numpy as np
+
+    from giffusion.engine.encode.codec import configure, options
+    from giffusion.engine.encode.pictures import PictureMaker
+
+    pictures = PictureMaker(EncoderChoice(info), PROBE_SIZE)
+    context = cast(av.VideoCodecContext, av.CodecContext.create(info.name, "w"))
+    context.options = options(info)
+    context.time_base = Fraction(1, 24)
+    configure(context, info, PROBE_SIZE, pictures.format)
+    frame = np.full(info.pixel_format.shape(PROBE_SIZE), _GREY, np.uint8)
+    picture = pictures.picture(frame)
+    picture.pts = 0
+    return len([*context.encode(picture), *context.encode(None)])
+
+
+def _encode_lossless(info: EncoderInfo) -> int:
+    """Sets one grey picture aside as GIF's first pass does; returns the number that come back."""
+    import tempfile
+    from pathlib import Path
+
+    import numpy as np
+
+    from giffusion.engine.encode.spool import FrameSpool
+
+    spool = FrameSpool(Path(tempfile.gettempdir()), PROBE_SIZE)
+    try:
+        spool.write(np.full(info.pixel_format.shape(PROBE_SIZE), _GREY, np.uint8))
+        return len(list(spool.frames()))
+    finally:
+        spool.close()

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from giffusion.engine.encode.formats import Frame, Size
+from giffusion.engine.encode.formats import RgbFrame, Size
 
 _NUM_THREADS = 4
 
@@ -41,7 +41,7 @@ class FrameSpool:
         self._num_frames = 0
         self._complete = False
 
-    def write(self, frame: Frame) -> None:
+    def write(self, frame: RgbFrame) -> None:
         """Appends a frame.
 
         Raises:
@@ -52,7 +52,7 @@ class FrameSpool:
         self._container.mux(self._stream.encode(picture))
         self._num_frames += 1
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[RgbFrame]:
         """Yields every frame from the first; nothing can be written after that.
 
         Raises:

@@ -14,9 +14,10 @@ from typing import NoReturn, Self
 
 import numpy as np
 
-from giffusion.engine.encode.formats import Encoder, Frame, Progress, VideoSpec
+from giffusion.engine.encode.formats import Encoder, Progress, VideoSpec
 from giffusion.engine.encode.output import OutputFile, write_error
 from giffusion.engine.errors import GiffusionError, RenderError
+from giffusion.engine.frames import Frame, PixelFormat
 
 MAX_BACKLOG = 64
 
@@ -48,6 +49,21 @@ class Writer:
         self._thread.start()
 
     @property
+    def encoder_name(self) -> str:
+        """Name of the encoder, for what the file says about itself."""
+        return self._spec.encoder.name
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """What `write` takes frames in."""
+        return self._spec.encoder.pixel_format
+
+    @property
+    def on_device(self) -> bool:
+        """Whether `write` takes frames in device memory; if not, it takes arrays."""
+        return self._spec.encoder.on_device
+
+    @property
     def frames_written(self) -> int:
         """Frames that `write` has taken."""
         return self._num_accepted
@@ -67,7 +83,8 @@ class Writer:
 
         Args:
             index: its number: 0, 1, 2, …
-            frame: RGB of shape (height, width, 3); copied, so that the caller may reuse it.
+            frame: in this writer's pixel format. An array is copied, so that the caller may reuse
+                it; a frame in device memory is the writer's from now on.
 
         Raises:
             RenderError: the encoding thread failed; nothing is left behind.
@@ -77,7 +94,7 @@ class Writer:
         self._check_frame(index, frame)
         if self._error is not None:
             self._fail(self._error)
-        self._frames.put(frame.copy())
+        self._frames.put(frame.copy() if isinstance(frame, np.ndarray) else frame)
         self._num_accepted += 1
 
     def close(self, progress: Progress | None = None) -> None:
@@ -204,8 +221,13 @@ class Writer:
                 f"frame {index} is out of its turn: expected {self._num_accepted} "
                 f"of {self._spec.num_frames}"
             )
-        width, height = self._spec.size
-        if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
+        if isinstance(frame, np.ndarray) == self.on_device:
+            place = "in device memory" if self.on_device else "an array"
+            raise RuntimeError(f"frame {index} is a {type(frame).__name__}: expected {place}")
+        shape = self.pixel_format.shape(self._spec.size)
+        found = frame.dtype.name if isinstance(frame, np.ndarray) else "uint8"
+        if tuple(frame.shape) != shape or found != "uint8":
             raise RuntimeError(
-                f"frame {index} is {frame.dtype}{frame.shape}: expected uint8{(height, width, 3)}"
+                f"frame {index} is {found}{tuple(frame.shape)}: expected uint8{shape}, "
+                f"{self.pixel_format}"
             )

@@ -7,8 +7,11 @@ import json
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 
-from giffusion.engine.encode.probe import probe_encoders
+from giffusion.engine.encode import choose_encoder
+from giffusion.engine.encode.encoders import ENCODERS
+from giffusion.engine.encode.probe import EncoderStatus, probe_encoders
 from giffusion.engine.errors import GiffusionError
 from giffusion.engine.runtimes import choose_runtime, examine_runtimes
 from giffusion.engine.runtimes.base import num_cores
@@ -25,10 +28,11 @@ class Finding:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prints every runtime and encoder, and what `--runtime auto` would choose."""
+    """Prints every runtime and encoder, and what `auto` would choose of both."""
     findings = [Finding("runtime", s.name, s.works, s.detail) for s in examine_runtimes()]
-    findings.append(_auto())
-    findings += [Finding("encoder", s.name, s.works, s.detail) for s in probe_encoders()]
+    findings.append(_auto_runtime())
+    findings += [_encoder(status) for status in probe_encoders()]
+    findings.append(_auto_encoder())
     machine = {
         "giffusion": version("giffusion"),
         "python": platform.python_version(),
@@ -44,9 +48,22 @@ def run(options: argparse.Namespace) -> None:
         print(f"{finding.kind:<8} {finding.name:<12} {mark}  {finding.detail}")
 
 
-def _auto() -> Finding:
+def _auto_runtime() -> Finding:
     try:
         _, reason = choose_runtime()
     except GiffusionError as error:
         return Finding("runtime", "auto", False, str(error))
     return Finding("runtime", "auto", True, reason)
+
+
+def _encoder(status: EncoderStatus) -> Finding:
+    use = ENCODERS[status.name].use
+    detail = use if status.works else f"{use}: {status.reason}"
+    return Finding("encoder", status.name, status.works, detail)
+
+
+def _auto_encoder() -> Finding:
+    video = Path("out.mp4")
+    _, on_host = choose_encoder(video)
+    _, on_device = choose_encoder(video, on_device=True)
+    return Finding("encoder", "auto", True, f"for a CPU {on_host}; for a GPU {on_device}")

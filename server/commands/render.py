@@ -24,7 +24,11 @@ def run(options: argparse.Namespace) -> None:
 def _render(options: argparse.Namespace, report: Report) -> None:
     inputs = read_timeline(options)
     check_output(
-        options.output, force=options.force, fps=inputs.settings.fps, size=inputs.settings.size
+        options.output,
+        force=options.force,
+        fps=inputs.settings.fps,
+        size=inputs.settings.size,
+        encoder=options.encoder,
     )
     model = load_model(find_model(options.model))
     check_job(model, inputs.timeline, inputs.settings, batch=options.batch)
@@ -37,9 +41,12 @@ def _render(options: argparse.Namespace, report: Report) -> None:
         settings=inputs.settings,
         runtime=_runtime(options, report),
         batch=options.batch,
+        shrink_tail=options.shrink_tail,
+        encoder=options.encoder,
         force=options.force,
         keep_partial=options.keep_partial,
         on_progress=report.progress,
+        on_note=report.note,
         source=inputs.source,
     )
     report.done(result)

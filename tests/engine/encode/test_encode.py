@@ -13,27 +13,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from giffusion.engine.encode import Writer, check_output, open_writer, read_metadata
-from giffusion.engine.encode.formats import Frame
 from giffusion.engine.encode.output import TEMP_SUFFIX
-from giffusion.engine.errors import DiskFullError, InputError, OutputError
+from giffusion.engine.errors import DiskFullError, InputError, OutputError, SettingsError
+from giffusion.engine.frames import PixelFormat
 
 FPS = Fraction(24)
 FORMATS = (".mp4", ".gif")
 WIDTH, HEIGHT = SIZE = (96, 64)
 
 
-def picture(index: int) -> Frame:
+Picture = Callable[[int, PixelFormat], NDArray[np.uint8]]
+
+
+def picture(index: int, form: PixelFormat) -> NDArray[np.uint8]:
     """Returns one frame of a smooth moving picture."""
-    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    height, width, *channels = form.shape(SIZE)
+    y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin((x + 3 * index) / 20), np.sin((y - 2 * index) / 15), np.cos((x + y) / 30)]
-    return (127.5 + 127.5 * np.stack(waves, -1)).astype(np.uint8)
+    shown = np.stack(waves, -1) if channels else waves[0] * waves[1]
+    return (127.5 + 127.5 * shown).astype(np.uint8)
 
 
-def noise(index: int) -> Frame:
+def noise(index: int, form: PixelFormat) -> NDArray[np.uint8]:
     """Returns a frame that does not compress."""
-    return np.random.default_rng(index).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    return np.random.default_rng(index).integers(0, 256, form.shape(SIZE), dtype=np.uint8)
 
 
 def render(
@@ -42,18 +48,25 @@ def render(
     *,
     metadata: str = "{}",
     force: bool = False,
-    frame: Callable[[int], Frame] = picture,
+    encoder: str = "auto",
+    frame: Picture = picture,
 ) -> None:
     with open_writer(
-        path, size=SIZE, fps=FPS, num_frames=num_frames, metadata=metadata, force=force
+        path,
+        size=SIZE,
+        fps=FPS,
+        num_frames=num_frames,
+        metadata=metadata,
+        force=force,
+        encoder=encoder,
     ) as writer:
         for index in range(num_frames):
-            writer.write(index, frame(index))
+            writer.write(index, frame(index, writer.pixel_format))
 
 
 def write_and_raise(writer: Writer, num_frames: int, error: type[BaseException]) -> None:
     for index in range(num_frames):
-        writer.write(index, picture(index))
+        writer.write(index, picture(index, writer.pixel_format))
     raise error
 
 
@@ -71,6 +84,29 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path, extension: str) -> 
     render(first)
     render(second)
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("encoder", ["auto", "libx264", "libsvtav1"])
+def test_a_named_encoder_leaves_a_whole_file_too(tmp_path: Path, encoder: str) -> None:
+    import av
+
+    render(tmp_path / "a.mp4", encoder=encoder, metadata="{}")
+    render(tmp_path / "b.mp4", encoder=encoder, metadata="{}")
+    assert sorted(os.listdir(tmp_path)) == ["a.mp4", "b.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert read_metadata(tmp_path / "a.mp4") == "{}"
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        codec = "av1" if encoder == "libsvtav1" else "h264"
+        assert container.streams.video[0].codec_context.codec.canonical_name == codec
+        assert sum(1 for _ in container.decode(video=0)) == 12
+
+
+def test_an_encoder_that_cannot_be_used_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot take size 96x64, it needs at least 145x145"):
+        render(tmp_path / "a.mp4", encoder="h264_nvenc")
+    with pytest.raises(SettingsError, match="unknown encoder 'x264': did you mean 'libx264'"):
+        check_output(tmp_path / "a.mp4", force=False, fps=FPS, encoder="x264")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("extension", FORMATS)
@@ -140,8 +176,8 @@ def test_force_replaces_only_when_the_file_is_finished(tmp_path: Path, extension
     path = tmp_path / f"out{extension}"
     path.write_bytes(b"mine")
     with open_writer(path, size=SIZE, fps=FPS, num_frames=2, metadata="", force=True) as writer:
-        writer.write(0, picture(0))
-        writer.write(1, picture(1))
+        writer.write(0, picture(0, writer.pixel_format))
+        writer.write(1, picture(1, writer.pixel_format))
         assert path.read_bytes() == b"mine"
     assert path.stat().st_size > 100
 
@@ -189,7 +225,7 @@ def test_two_renders_to_one_path_do_not_disturb_each_other(tmp_path: Path) -> No
         open_writer(path, size=SIZE, fps=FPS, num_frames=1, metadata=name) for name in "ab"
     )
     for writer in (first, second):
-        writer.write(0, picture(0))
+        writer.write(0, picture(0, writer.pixel_format))
     first.close()
     with pytest.raises(OutputError, match=r"appeared during the render: .*out-2\.gif"):
         second.close()
@@ -232,7 +268,7 @@ def _fill(path: Path, num_frames: int) -> str:
     try:
         with writer:
             for index in range(num_frames):
-                writer.write(index, noise(index))
+                writer.write(index, noise(index, writer.pixel_format))
             stage = "close"
     except DiskFullError as error:
         message = str(error)
@@ -322,7 +358,7 @@ finishing = {moment == "finishing"}
 writer = open_writer(
     folder / 'out{extension}', size=SIZE, fps=FPS, num_frames=100, metadata='')
 for index in range(100 if finishing else 80):
-    writer.write(index, noise(index))
+    writer.write(index, noise(index, writer.pixel_format))
 if not finishing:
     told()
 import giffusion.engine.encode.output as output

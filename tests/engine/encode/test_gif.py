@@ -12,31 +12,33 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from giffusion.engine.encode.formats import Frame, VideoSpec, delays_cs
+from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
+from giffusion.engine.encode.formats import RgbFrame, VideoSpec, delays_cs
 from giffusion.engine.encode.gif import GifEncoder, read_comment
 from giffusion.engine.errors import RenderError
 
 WIDTH, HEIGHT = SIZE = (96, 64)
+GIF = EncoderChoice(ENCODERS["gif"])
 
 
-def picture(index: int) -> Frame:
+def picture(index: int) -> RgbFrame:
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     waves = [np.sin((x + 3 * index) / 20), np.sin((y - 2 * index) / 15), np.cos((x + y) / 30)]
     return (127.5 + 127.5 * np.stack(waves, -1)).astype(np.uint8)
 
 
 def encode(
-    path: Path, frames: list[Frame], fps: Fraction = Fraction(20), metadata: str = ""
+    path: Path, frames: list[RgbFrame], fps: Fraction = Fraction(20), metadata: str = ""
 ) -> GifEncoder:
     height, width = frames[0].shape[:2]
-    encoder = GifEncoder(path, VideoSpec((width, height), fps, len(frames), metadata))
+    encoder = GifEncoder(path, VideoSpec((width, height), fps, len(frames), metadata, GIF))
     for frame in frames:
         encoder.write(frame)
     encoder.finish()
     return encoder
 
 
-def decode(path: Path) -> tuple[list[Frame], list[int]]:
+def decode(path: Path) -> tuple[list[RgbFrame], list[int]]:
     """Returns the pictures and how long each is shown, in milliseconds."""
     with Image.open(path) as file:
         shown = [
@@ -138,6 +140,7 @@ def test_memory_does_not_grow_with_the_frames(tmp_path: Path) -> None:
 import resource, numpy as np
 from fractions import Fraction
 from pathlib import Path
+from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
 from giffusion.engine.encode.formats import VideoSpec
 from giffusion.engine.encode.gif import GifEncoder
 
@@ -145,7 +148,8 @@ def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 def render(num_frames):
-    spec = VideoSpec((256, 256), Fraction(25), num_frames, '')
+    gif = EncoderChoice(ENCODERS['gif'])
+    spec = VideoSpec((256, 256), Fraction(25), num_frames, '', gif)
     encoder = GifEncoder(Path({str(tmp_path)!r}, 'a.gif'), spec)
     frame = np.zeros((256, 256, 3), np.uint8)
     for index in range(num_frames):
@@ -165,5 +169,5 @@ print(peak_mib() - before)
     assert float(done.stdout) < 20
 
 
-def _error(first: Frame, second: Frame) -> float:
+def _error(first: RgbFrame, second: RgbFrame) -> float:
     return float(np.mean((first.astype(np.float64) - second) ** 2))

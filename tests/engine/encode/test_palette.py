@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from giffusion.engine.encode.formats import Frame
+from giffusion.engine.encode.formats import RgbFrame
 from giffusion.engine.encode.palette import (
     MAX_SAMPLE_SIDE,
     MAX_SAMPLES,
@@ -55,16 +55,16 @@ def test_a_smooth_picture_stays_smooth() -> None:
     assert _psnr(_blurred(shown), _blurred(frame)) > 36
 
 
-def _gradient() -> Frame:
+def _gradient() -> RgbFrame:
     y, x = np.mgrid[0:128, 0:128] / 128
     return (255 * np.stack([x, y, 0.5 + 0.5 * np.sin(4 * x + 3 * y)], -1)).astype(np.uint8)
 
 
-def _blurred(frame: Frame) -> Frame:
-    blurred: Frame = frame.reshape(32, 4, 32, 4, 3).mean((1, 3)).round().astype(np.uint8)
+def _blurred(frame: RgbFrame) -> RgbFrame:
+    blurred: RgbFrame = frame.reshape(32, 4, 32, 4, 3).mean((1, 3)).round().astype(np.uint8)
     return blurred
 
 
-def _psnr(first: Frame, second: Frame) -> float:
+def _psnr(first: RgbFrame, second: RgbFrame) -> float:
     error = np.mean((first.astype(np.float64) - second) ** 2)
     return float(10 * np.log10(255**2 / error))

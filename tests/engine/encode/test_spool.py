@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from giffusion.engine.encode.formats import Frame
+from giffusion.engine.encode.formats import RgbFrame
 from giffusion.engine.encode.spool import FrameSpool
 
 
-def noise(index: int, size: tuple[int, int]) -> Frame:
+def noise(index: int, size: tuple[int, int]) -> RgbFrame:
     width, height = size
     return np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
 

@@ -6,16 +6,43 @@ import os
 import threading
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from giffusion.engine.encode.formats import Frame, Progress, VideoSpec
+from giffusion.engine.encode.encoders import EncoderChoice, EncoderInfo
+from giffusion.engine.encode.formats import Progress, VideoSpec
 from giffusion.engine.encode.output import OutputFile
 from giffusion.engine.encode.writer import MAX_BACKLOG, Writer
 from giffusion.engine.errors import DiskFullError, OutputError, RenderError
+from giffusion.engine.frames import DeviceFrame, Frame, PixelFormat
 
 FRAME = np.zeros((2, 4, 3), np.uint8)
+RGB = EncoderChoice(EncoderInfo("raw", "a test", PixelFormat.RGB24))
+NV12 = EncoderChoice(EncoderInfo("raw12", "a test", PixelFormat.NV12))
+ON_DEVICE = EncoderChoice(NV12.info, on_device=True)
+
+
+class OffHost:
+    """A frame whose memory is not an array's, as one on a device is."""
+
+    def __init__(self, array: NDArray[np.uint8]) -> None:
+        self.array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def __getitem__(self, rows: slice) -> DeviceFrame:
+        return OffHost(self.array[rows])
+
+    def __dlpack__(self, *, stream: int | None = None) -> Any:
+        return self.array.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
 
 
 class FakeEncoder:
@@ -24,6 +51,7 @@ class FakeEncoder:
     def __init__(self, path: Path, *, fail_at: int | str | None = None) -> None:
         self.path = path
         self.frames: list[int] = []
+        self.given: list[Frame] = []
         self.gate = threading.Event()
         self.gate.set()
         self.fail_at = fail_at
@@ -34,7 +62,8 @@ class FakeEncoder:
         self.gate.wait(30)
         if self.fail_at == len(self.frames):
             raise self.error
-        self.frames.append(int(frame[0, 0, 0]))
+        self.given.append(frame)
+        self.frames.append(int(np.asarray(frame).flat[0]) if isinstance(frame, np.ndarray) else 0)
 
     def finish(self, progress: Progress | None = None) -> None:
         if self.fail_at == "finish":
@@ -52,10 +81,11 @@ def start(
     *,
     fail_at: int | str | None = None,
     keep_partial: bool = False,
+    choice: EncoderChoice = RGB,
 ) -> tuple[Writer, FakeEncoder]:
     output = OutputFile(folder / "out.raw", force=False)
     encoder = FakeEncoder(output.temp, fail_at=fail_at)
-    spec = VideoSpec((4, 2), Fraction(24), num_frames, "")
+    spec = VideoSpec((4, 2), Fraction(24), num_frames, "", choice)
     return Writer(output, encoder, spec, keep_partial=keep_partial), encoder
 
 
@@ -115,12 +145,61 @@ def test_more_frames_than_announced_are_a_bug(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "frame", [FRAME[:1], FRAME[..., 0], FRAME.astype(np.float32)], ids=["size", "grey", "float"]
+    "frame",
+    [FRAME[:1], FRAME[..., 0], FRAME.astype(np.float32), np.zeros((3, 4), np.uint8)],
+    ids=["size", "grey", "float", "nv12"],
 )
-def test_a_frame_of_another_shape_or_type_is_a_bug(tmp_path: Path, frame: Frame) -> None:
+def test_a_frame_of_another_shape_or_type_is_a_bug(
+    tmp_path: Path, frame: NDArray[np.uint8]
+) -> None:
     writer, _ = start(tmp_path)
-    with pytest.raises(RuntimeError, match=r"expected uint8\(2, 4, 3\)"), writer:
+    with pytest.raises(RuntimeError, match=r"expected uint8\(2, 4, 3\), rgb24"), writer:
         writer.write(0, frame)
+
+
+def test_a_writer_says_what_frames_it_takes(tmp_path: Path) -> None:
+    writer, _ = start(tmp_path, choice=RGB)
+    assert (writer.pixel_format, writer.on_device) == (PixelFormat.RGB24, False)
+    assert writer.encoder_name == "raw"
+    writer.abort()
+    writer, _ = start(tmp_path, choice=ON_DEVICE)
+    assert (writer.pixel_format, writer.on_device) == (PixelFormat.NV12, True)
+    writer.abort()
+
+
+def test_nv12_has_a_shape_of_its_own(tmp_path: Path) -> None:
+    writer, encoder = start(tmp_path, 1, choice=NV12)
+    with writer:
+        writer.write(0, np.full((3, 4), 7, np.uint8))
+    assert encoder.frames == [7]
+    writer, _ = start(tmp_path, 1, choice=NV12)
+    with (
+        pytest.raises(RuntimeError, match=r"uint8\(2, 4, 3\): expected uint8\(3, 4\), nv12"),
+        writer,
+    ):
+        writer.write(0, FRAME)
+
+
+def test_a_frame_in_device_memory_is_handed_on_as_it_is(tmp_path: Path) -> None:
+    writer, encoder = start(tmp_path, 1, choice=ON_DEVICE)
+    frame = OffHost(np.zeros((3, 4), np.uint8))
+    with writer:
+        writer.write(0, frame)
+    assert encoder.given == [frame]
+
+
+def test_a_frame_in_the_wrong_memory_is_a_bug(tmp_path: Path) -> None:
+    array = np.zeros((3, 4), np.uint8)
+    for choice, frame, place in (
+        (ON_DEVICE, array, "in device memory"),
+        (NV12, OffHost(array), "an array"),
+    ):
+        writer, _ = start(tmp_path, 1, choice=choice)
+        with pytest.raises(RuntimeError, match=f"expected {place}"), writer:
+            writer.write(0, frame)
+    writer, _ = start(tmp_path, 1, choice=ON_DEVICE)
+    with pytest.raises(RuntimeError, match=r"uint8\(2, 4\): expected uint8\(3, 4\)"), writer:
+        writer.write(0, OffHost(array[:2]))
 
 
 @pytest.mark.parametrize("keep_partial", [False, True])
