@@ -23,12 +23,13 @@ from benchmarks.workload import Digest, Discard, Workload, make_workload
 from giffusion.engine.errors import GiffusionError
 from giffusion.engine.jobs import FrameSink
 from giffusion.engine.model import Model
-from giffusion.engine.pipeline import Engine, EngineStats
+from giffusion.engine.pipeline import Engine
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes import open_runtime
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.settings import DEFAULT_BATCH, RenderSettings
+from giffusion.engine.stats import EngineStats
 from giffusion.engine.timeline import Timeline
 
 RUNTIMES = (("openvino", None), ("openvino", "fp32"), ("onnxruntime", "fp32"))

@@ -14,9 +14,10 @@ from giffusion.engine.conditioning import Condition
 from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS
 from giffusion.engine.errors import GiffusionError
 from giffusion.engine.jobs import FrameSink
-from giffusion.engine.pipeline import Engine, EngineStats
+from giffusion.engine.pipeline import Engine
 from giffusion.engine.runtimes import open_runtime
 from giffusion.engine.runtimes.base import Graph
+from giffusion.engine.stats import EngineStats
 
 
 class Ours:

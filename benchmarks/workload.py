@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giffusion.engine.encode import Writer, open_writer
+from giffusion.engine.frames import Frame, PixelFormat
 from giffusion.engine.jobs import FrameSink
 from giffusion.engine.model import Model, load_model
 from giffusion.engine.prompts import parse_prompts
@@ -77,38 +78,50 @@ class Contestant(Protocol):
 
 
 class Discard:
-    """A sink that drops what it takes."""
+    """A sink that drops what it takes.
 
+    Args:
+        pixel_format: what it takes.
+    """
+
+    on_device = False
     backlog = 0
 
-    def write(self, index: int, frame: NDArray[np.uint8]) -> None:
+    def __init__(self, pixel_format: PixelFormat = PixelFormat.RGB24) -> None:
+        self.pixel_format = pixel_format
+
+    def write(self, index: int, frame: Frame) -> None:
         """Takes a frame."""
 
 
 class Keep:
-    """A sink that keeps all frames."""
+    """A sink that keeps all frames, as RGB."""
 
+    pixel_format = PixelFormat.RGB24
+    on_device = False
     backlog = 0
 
     def __init__(self) -> None:
         self.frames: list[NDArray[np.uint8]] = []
 
-    def write(self, index: int, frame: NDArray[np.uint8]) -> None:
+    def write(self, index: int, frame: Frame) -> None:
         """Takes a frame."""
-        self.frames.append(frame.copy())
+        self.frames.append(np.array(frame))
 
 
 class Digest:
-    """A sink that keeps the hash of all frames."""
+    """A sink that keeps the hash of all frames, as RGB."""
 
+    pixel_format = PixelFormat.RGB24
+    on_device = False
     backlog = 0
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def write(self, index: int, frame: NDArray[np.uint8]) -> None:
+    def write(self, index: int, frame: Frame) -> None:
         """Takes a frame."""
-        self._hash.update(frame.tobytes())
+        self._hash.update(np.asarray(frame).tobytes())
 
     def hexdigest(self) -> str:
         """Returns the hash of the frames so far."""

@@ -15,24 +15,28 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from giffusion.engine.errors import GiffusionError
+    from giffusion.engine.frames import Frame, PixelFormat
     from giffusion.engine.jobs import FrameSink, Job
     from giffusion.engine.model import Model, load_model
-    from giffusion.engine.pipeline import Engine, EngineStats
+    from giffusion.engine.pipeline import Engine
     from giffusion.engine.prompts import KeyFrame, parse_prompts
     from giffusion.engine.rendering import Progress, RenderResult, render
     from giffusion.engine.runtimes import choose_runtime, open_runtime
     from giffusion.engine.settings import RenderSettings
+    from giffusion.engine.stats import EngineStats
     from giffusion.engine.timeline import FramePlan, Timeline
 
 __all__ = [
     "Engine",
     "EngineStats",
+    "Frame",
     "FramePlan",
     "FrameSink",
     "GiffusionError",
     "Job",
     "KeyFrame",
     "Model",
+    "PixelFormat",
     "Progress",
     "RenderResult",
     "RenderSettings",
@@ -46,13 +50,15 @@ __all__ = [
 
 _HOMES = {
     "Engine": "pipeline",
-    "EngineStats": "pipeline",
+    "EngineStats": "stats",
+    "Frame": "frames",
     "FramePlan": "timeline",
     "FrameSink": "jobs",
     "GiffusionError": "errors",
     "Job": "jobs",
     "KeyFrame": "prompts",
     "Model": "model",
+    "PixelFormat": "frames",
     "Progress": "rendering",
     "RenderResult": "rendering",
     "RenderSettings": "settings",

@@ -19,7 +19,7 @@ from giffusion.engine.model import Model, latent_size
 from giffusion.engine.noise import step_noise
 from giffusion.engine.runtimes.base import Graph, Runtime
 from giffusion.engine.sampling import SamplerTable, sampler_table
-from giffusion.engine.scheduler import Slot
+from giffusion.engine.scheduler import Move, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,10 @@ class DenoiseBatch:
         spec = model.spec("denoise")
         axes = {"slots": num_rows, "rows": num_rows, "h": height, "w": width}
         self.graph: Graph = runtime.load(
-            model.graph_path("denoise"), spec, axes, feedback={"next_state": "state"}
+            model.graph_path("denoise", runtime.graph_dtype),
+            spec,
+            axes,
+            feedback={"next_state": "state"},
         )
         shapes = {tensor.name: tensor.resolve(axes) for tensor in spec.inputs}
         self.latent_shape = shapes["noise"][1:]
@@ -71,6 +74,12 @@ class DenoiseBatch:
         self._state = np.zeros(shapes["state"][1:], np.float32)
         self._steps: dict[int, Steps] = {}
         self._seeds: dict[int, int] = {}
+        self._axes = axes
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, and slots, that a run computes."""
+        return self._axes["rows"]
 
     def load(self, slot: Slot, condition: Condition, steps: Steps, seed: int) -> None:
         """Puts a frame's start into its slot and rows; `seed` is the job's, for step noise."""
@@ -91,6 +100,29 @@ class DenoiseBatch:
         self._table[slot.index] = np.eye(STATE_ROWS, TABLE_COLUMNS)
         self._mix[slot.index] = 0
 
+    def resize(self, num_rows: int, moves: Collection[Move]) -> None:
+        """Changes the number of rows and slots, once the frames beyond it have moved below it."""
+        for move in moves:
+            self._move(move)
+        # An idle row may still name a slot that is no more.
+        self._row_slot[self._row_slot >= num_rows] = 0
+        self._axes |= {"slots": num_rows, "rows": num_rows}
+        self.graph.resize(self._axes)
+
+    def _move(self, move: Move) -> None:
+        old, new = move.index, move.slot.index
+        weights = self._mix[old, list(move.rows)]
+        self._mix[old] = 0
+        self._mix[new, list(move.slot.rows)] = weights
+        self._row_slot[list(move.slot.rows)] = new
+        for before, after in zip(move.rows, move.slot.rows, strict=True):
+            if before != after:
+                self.graph.copy("cond", after, self.graph, "cond", before)
+        if old != new:
+            self.graph.copy("state", new, self.graph, "state", old)
+            self._steps[new], self._seeds[new] = self._steps[old], self._seeds[old]
+            self._table[old] = np.eye(STATE_ROWS, TABLE_COLUMNS)
+
     def stage(self, active: Collection[Slot]) -> None:
         """Writes what the next run of the graph takes: every active slot's step."""
         for slot in active:
@@ -101,11 +133,12 @@ class DenoiseBatch:
             if steps.uses_noise[step]:
                 noise = step_noise(self._seeds[index], slot.task.frame, step, self.latent_shape)
                 self.graph.write("noise", noise, index)
-        self.graph.write("table", self._table)
-        self.graph.write("scale", self._scale)
-        self.graph.write("time_proj", self._time_proj)
-        self.graph.write("mix", self._mix)
-        self.graph.write("row_slot", self._row_slot)
+        num = self.num_rows
+        self.graph.write("table", self._table[:num])
+        self.graph.write("scale", self._scale[:num])
+        self.graph.write("time_proj", self._time_proj[:num])
+        self.graph.write("mix", self._mix[:num, :num])
+        self.graph.write("row_slot", self._row_slot[:num])
 
 
 @lru_cache(maxsize=256)

@@ -61,13 +61,28 @@ def text_spec(num_tokens: int, prompt_dim: int) -> GraphSpec:
     )
 
 
-def denoise_spec(num_tokens: int, prompt_dim: int, time_dim: int) -> GraphSpec:
+def denoise_spec(
+    num_tokens: int, prompt_dim: int, time_dim: int, pooled_dim: int | None = None
+) -> GraphSpec:
     """One evaluation of the model for every row and one sampler step for every slot.
 
     With x = scale · state[:, 0] and ε the model's output for a row's slot and condition:
     `state' = table @ [state; Σ_rows mix · ε; noise]`.
+
+    Args:
+        num_tokens: tokens a prompt.
+        prompt_dim: width of the prompt embeddings.
+        time_dim: width of the timestep's sinusoid.
+        pooled_dim: width of SDXL's pooled prompt embedding, which comes with six size ids (original
+            height and width, crop top and left, target height and width); None for other models.
     """
     latent = (LATENT_CHANNELS, "h", "w")
+    micro: tuple[TensorSpec, ...] = ()
+    if pooled_dim is not None:
+        micro = (
+            TensorSpec("pooled", "float32", ("rows", pooled_dim)),
+            TensorSpec("size_ids", "float32", ("rows", 6)),
+        )
     return GraphSpec(
         "denoise",
         (
@@ -79,17 +94,21 @@ def denoise_spec(num_tokens: int, prompt_dim: int, time_dim: int) -> GraphSpec:
             TensorSpec("mix", "float32", ("slots", "rows")),
             TensorSpec("table", "float32", ("slots", STATE_ROWS, TABLE_COLUMNS)),
             TensorSpec("noise", "float32", ("slots", *latent)),
+            *micro,
         ),
         (TensorSpec("next_state", "float32", ("slots", STATE_ROWS, *latent)),),
     )
 
 
 def decode_spec() -> GraphSpec:
-    """Latents, scaled as the UNet sees them, to RGB bytes."""
+    """Latents, scaled as the UNet sees them, to bytes: RGB, and the same pictures as NV12."""
     return GraphSpec(
         "decode",
         (TensorSpec("latents", "float32", ("images", LATENT_CHANNELS, "h", "w")),),
-        (TensorSpec("rgb", "uint8", ("images", "8*h", "8*w", 3)),),
+        (
+            TensorSpec("rgb", "uint8", ("images", "8*h", "8*w", 3)),
+            TensorSpec("nv12", "uint8", ("images", "12*h", "8*w")),
+        ),
     )
 
 

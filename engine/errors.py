@@ -8,7 +8,9 @@
     │   └── OutputError          an output path that cannot be used
     ├── RuntimeUnavailableError  a runtime that is not installed or does not work here
     └── RenderError              a render that began and could not be finished
-        └── DiskFullError        no space left where the output is written
+        ├── DiskFullError        no space left where the output is written
+        └── DeviceError          the device failed; the process that owns it must end
+            └── DeviceMemoryError   the device's memory is used up; nothing else is wrong
 
 A message is one line: what, where, what was expected, and what to do. The CLI prints it after
 `giffusion: ` and exits with 2.
@@ -67,6 +69,14 @@ class RenderError(GiffusionError):
 
 class DiskFullError(RenderError):
     """No space is left where the output is written."""
+
+
+class DeviceError(RenderError):
+    """The device failed. After it only a new process is clean: whoever owns the device ends."""
+
+
+class DeviceMemoryError(DeviceError):
+    """The device's memory is used up; what was allocated can still be freed and used."""
 
 
 def one_line(error: object) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from giffusion.engine.conditioning import Condition
 from giffusion.engine.errors import GiffusionError
+from giffusion.engine.frames import Frame, PixelFormat
 from giffusion.engine.prefetch import Prefetch
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
@@ -18,11 +16,19 @@ class FrameSink(Protocol):
     """Takes a job's frames, in order; `giffusion.engine.encode` has writers of files."""
 
     @property
+    def pixel_format(self) -> PixelFormat:
+        """What frames it takes."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether it takes them in device memory, where the runtime's `on_device` allows it."""
+
+    @property
     def backlog(self) -> int:
         """Frames taken and not yet worked off; a job whose sink lags gets no new slots."""
 
-    def write(self, index: int, frame: NDArray[np.uint8]) -> None:
-        """Takes frame `index` of the job, counted from 0; (H, W, 3) uint8.
+    def write(self, index: int, frame: Frame) -> None:
+        """Takes frame `index` of the job, counted from 0, of `pixel_format`'s shape.
 
         A `GiffusionError` from here fails the job and leaves others untouched.
         """
@@ -53,11 +59,11 @@ class Job:
         self.num_emitted = 0
         self.done = False
         self.error: GiffusionError | None = None
-        self._finished: dict[int, NDArray[np.uint8]] = {}
+        self._finished: dict[int, Frame] = {}
 
-    def emit(self, frame: int, rgb: NDArray[np.uint8]) -> int:
+    def emit(self, index: int, frame: Frame) -> int:
         """Hands on every frame whose turn has come with this one; returns how many."""
-        self._finished[frame] = rgb
+        self._finished[index] = frame
         before = self.num_emitted
         while (turn := self.frames.start + self.num_emitted) in self._finished:
             self.sink.write(self.num_emitted, self._finished.pop(turn))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,10 @@ from giffusion.engine.tokenizer import PromptTokenizer
 MANIFEST = "giffusion.json"
 FORMAT = 1
 GRAPHS = ("text", "denoise", "decode", "encode")
+TYPED_GRAPHS = ("denoise", "decode")
+"""Stages whose network also comes in half precision, for runtimes that take types as written."""
+GRAPH_DTYPES = ("fp32", "fp16", "bf16")
+_WEIGHTS = {"text": "text_encoder/", "denoise": "unet/", "decode": "vae/", "encode": "vae/"}
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "int": int,
     "str": str,
@@ -52,7 +57,7 @@ class Manifest:
         time_dim: width of the timestep's sinusoid.
         flip_sin_to_cos: whether the sinusoid begins with its cosines.
         freq_shift: shift of the sinusoid's frequencies.
-        graphs: sha256 of each graph file, by stage.
+        graphs: sha256 of each graph file, by its name without `.onnx`.
         sources: sha256 of each checkpoint file that the graphs take weights from, by path.
     """
 
@@ -106,6 +111,17 @@ class Manifest:
                     f"{path} has the size {size!r}: expected [width, height]; export it again"
                 )
 
+    def graph_digest(self, name: str) -> str:
+        """Returns the sha256 of all that a graph is made of: its file and its weights.
+
+        Args:
+            name: the graph file's name without `.onnx`, a key of `graphs`.
+        """
+        prefix = _WEIGHTS[name.partition(".")[0]]
+        weights = {path: sha for path, sha in self.sources.items() if path.startswith(prefix)}
+        content = json.dumps([self.graphs[name], weights], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
     def write(self, path: Path) -> None:
         """Writes the manifest as JSON."""
         text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -142,9 +158,23 @@ class Model:
         del content["name"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
-    def graph_path(self, stage: str) -> Path:
-        """Returns the file of one stage's graph."""
-        return graph_path(self.folder, stage)
+    def graph_path(self, stage: str, dtype: str = "fp32") -> Path:
+        """Returns the file of one stage's graph.
+
+        Args:
+            stage: one of `GRAPHS`.
+            dtype: what its network computes in, one of `GRAPH_DTYPES`; the graphs that are not
+                among `TYPED_GRAPHS` compute in fp32 always.
+
+        Raises:
+            ModelError: the model was exported without that type.
+        """
+        path = graph_path(self.folder, stage, dtype)
+        if path.stem not in self.manifest.graphs:
+            raise ModelError(
+                f"model '{self.manifest.name}' has no {dtype} {stage} graph: export the model again"
+            )
+        return path
 
     def spec(self, stage: str) -> GraphSpec:
         """Returns the contract of one stage's graph, with this model's widths."""
@@ -168,9 +198,16 @@ class Model:
         return width, height
 
 
-def graph_path(folder: Path, stage: str) -> Path:
-    """Returns where a model folder keeps one stage's graph."""
-    return folder / f"{stage}.onnx"
+def graph_path(folder: Path, stage: str, dtype: str = "fp32") -> Path:
+    """Returns where a model folder keeps one stage's graph; see `Model.graph_path`."""
+    typed = stage in TYPED_GRAPHS and dtype != "fp32"
+    return folder / (f"{stage}.{dtype}.onnx" if typed else f"{stage}.onnx")
+
+
+def graph_names(dtypes: Iterable[str] = GRAPH_DTYPES) -> list[str]:
+    """Returns the names of all graph files of a model, without `.onnx`."""
+    paths = (graph_path(Path(), stage, dtype) for stage in GRAPHS for dtype in dtypes)
+    return list(dict.fromkeys(path.stem for path in paths))
 
 
 def graph_spec(manifest: Manifest, stage: str) -> GraphSpec:
@@ -225,8 +262,8 @@ def load_model(folder: Path) -> Model:
     if not isinstance(entries, dict):
         raise ModelError(f"{config} is not a scheduler's config: expected a JSON object")
     schedule = NoiseSchedule.from_config(entries)
-    for stage in GRAPHS:
-        _verify(graph_path(folder, stage), manifest.graphs.get(stage))
+    for name in dict.fromkeys((*GRAPHS, *manifest.graphs)):
+        _verify(folder / f"{name}.onnx", manifest.graphs.get(name))
     for source, digest in manifest.sources.items():
         _verify(folder / source, digest)
     return Model(folder, manifest, schedule)

@@ -1,65 +1,42 @@
 """The engine: many jobs in one queue, one batch a tick, frames out in order.
 
-    admit → denoise → retire → decode → emit
+    admit → denoise → collect → retire
 
 `rendering.py` runs one job through it; it takes any number. An engine is bound to one model, one
 picture size and one set of numerics. Whoever owns it calls it from one thread.
+
+On a device all work is queued, and a frame is waited for only when the next tick is under way.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from giffusion.engine.batch import Steps, sampler_steps
 from giffusion.engine.conditioning import Conditioner
-from giffusion.engine.errors import GiffusionError, SettingsError
+from giffusion.engine.embedder import PromptEmbedder
+from giffusion.engine.errors import DeviceError, GiffusionError, SettingsError
+from giffusion.engine.frames import Frame
 from giffusion.engine.jobs import FrameSink, Job
+from giffusion.engine.lanes import Lanes
 from giffusion.engine.model import Model
 from giffusion.engine.prefetch import Prefetch
-from giffusion.engine.runtimes.base import Runtime
+from giffusion.engine.runtimes.base import Fetch, Runtime
 from giffusion.engine.scheduler import FrameTask, Scheduler, Slot
 from giffusion.engine.settings import DEFAULT_BATCH, MAX_BATCH, RenderSettings
-from giffusion.engine.stages import Lane, PromptEmbedder
+from giffusion.engine.stats import EngineStats
 from giffusion.engine.timeline import FramePlan, Timeline
 
-Result = TypeVar("Result")
 PAUSING_BACKLOG = 8
 """Frames that a sink may hold before its job gets no new slots."""
 STALL_S = 0.002
 """Pause before looking again when every job waits for its sink."""
-
-
-@dataclass(slots=True)
-class EngineStats:
-    """Totals since the engine was made.
-
-    Args:
-        num_frames: frames decoded.
-        num_ticks: denoise runs.
-        num_full_ticks: those of them at which frames were waiting: all but the last drain.
-        rows_busy: rows that held a condition, summed over all ticks.
-        rows_busy_full: the same, summed over the full ticks.
-        denoise_s: seconds inside the denoise graph.
-        decode_s: seconds inside the decode graph.
-    """
-
-    num_frames: int = 0
-    num_ticks: int = 0
-    num_full_ticks: int = 0
-    rows_busy: int = 0
-    rows_busy_full: int = 0
-    denoise_s: float = 0.0
-    decode_s: float = 0.0
 
 
 def check_job(model: Model, timeline: Timeline, settings: RenderSettings, *, batch: int) -> None:
@@ -101,10 +78,14 @@ class Engine:
         runtime: what runs its graphs.
         size: (width, height) in pixels, or None for the model's own.
         batch: rows of a lane's batch; a frame takes one for each of its conditions.
+        shrink_tail: let the last frames go through the smallest batch that holds them, where the
+            runtime has one. They are ready sooner, and may differ in their last bits from what a
+            full batch makes of them.
 
     Raises:
         SettingsError: the size or the batch does not suit the model.
         ModelError: a graph cannot be loaded.
+        DeviceMemoryError: the device has no room for a batch of that size.
     """
 
     def __init__(
@@ -114,6 +95,7 @@ class Engine:
         *,
         size: tuple[int, int] | None = None,
         batch: int = DEFAULT_BATCH,
+        shrink_tail: bool = False,
     ) -> None:
         _check_batch(batch)
         self.model = model
@@ -122,40 +104,47 @@ class Engine:
         self.batch = batch
         self.stats = EngineStats()
         self._jobs: dict[str, Job] = {}
+        self._arriving: deque[tuple[Slot, Fetch]] = deque()
+        self._shrink_tail = shrink_tail
         self.num_rows = batch * runtime.num_lanes
         self._scheduler = Scheduler(
             batch, batch, max_in_flight=4 * self.num_rows, num_lanes=runtime.num_lanes
         )
-        self._lanes = [
-            Lane(model, runtime, size=self.size, num_rows=batch) for _ in range(runtime.num_lanes)
-        ]
-        self._embedder = PromptEmbedder(model, runtime)
+        self._lanes = Lanes(model, runtime, size=self.size, num_rows=batch)
+        try:
+            self._embedder = PromptEmbedder(model, runtime)
+        except BaseException:
+            self._lanes.close()
+            raise
         # One thread, because it alone runs the text graph.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="giffusion-conditions")
-        self._side_by_side = ThreadPoolExecutor(runtime.num_lanes, "giffusion-lane")
 
     @property
     def numerics(self) -> dict[str, Any]:
         """What a frame's bits depend on besides its plan."""
+        tail = {"shrink_tail": True} if self._shrink_tail else {}
         return {
             "model": self.model.manifest.name,
             "fingerprint": self.model.fingerprint,
-            "runtime": self.runtime.name,
-            "runtime_version": self.runtime.version,
-            "precision": self.runtime.precision,
+            **self.runtime.numerics,
             "batch": self.batch,
+            **tail,
         }
 
     def tick(self) -> bool:
         """Takes every frame in the batch one step further; returns whether any job is left."""
         lagging = {job.name for job in self._jobs.values() if job.sink.backlog >= PAUSING_BACKLOG}
+        self._fit_batch()
         for slot in self._scheduler.admit(paused=lagging):
             self._for_job(slot, self._load)
+        expected = len(self._arriving)
         if self._scheduler.active:
             self._denoise()
-            self._retire(self._scheduler.advance())
-        elif self._jobs:
+        elif self._jobs and not expected:
             time.sleep(STALL_S)
+        self._collect(expected)
+        self._retire(self._scheduler.advance())
+        self._collect(0)
         return bool(self._jobs)
 
     def run(self) -> None:
@@ -196,8 +185,7 @@ class Engine:
             raise ValueError(f"job {name!r} is queued already")
         if not 0 <= frames.start < frames.stop <= len(timeline) or frames.step != 1:
             raise ValueError(f"{frames} is no segment of {len(timeline)} frames")
-        latent_shape = self._lanes[0].denoiser.latent_shape
-        conditioner = Conditioner(settings, self._embedder.embed, latent_shape)
+        conditioner = Conditioner(settings, self._embedder.embed, self._lanes.latent_shape)
         plans = (timeline[frame] for frame in frames)
         conditions = Prefetch(plans, conditioner.condition, self._worker, depth=self.num_rows)
         job = Job(name, timeline, settings, sink, frames, conditions)
@@ -208,7 +196,8 @@ class Engine:
     def cancel(self, name: str) -> None:
         """Ends a job now; its slots are free for others at the next tick."""
         for slot in self._scheduler.cancel(name):
-            self._lanes[slot.lane].denoiser.free(slot)
+            self._lanes.free(slot)
+        self._arriving = deque(pair for pair in self._arriving if pair[0].task.job != name)
         job = self._jobs.pop(name, None)
         if job is not None:
             job.close()
@@ -217,8 +206,10 @@ class Engine:
         """Cancels every job and ends the threads."""
         for name in list(self._jobs):
             self.cancel(name)
+        self._arriving.clear()
         self._worker.shutdown(cancel_futures=True)
-        self._side_by_side.shutdown(cancel_futures=True)
+        self._embedder.close()
+        self._lanes.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -234,7 +225,7 @@ class Engine:
     def _load(self, job: Job, slot: Slot) -> None:
         steps = self._steps(job, job.timeline[slot.task.frame])
         condition = job.conditions.take()
-        self._lanes[slot.lane].denoiser.load(slot, condition, steps, job.settings.seed)
+        self._lanes.load(slot, condition, steps, job.settings.seed)
 
     def _denoise(self) -> None:
         self.stats.num_ticks += 1
@@ -242,30 +233,36 @@ class Engine:
         if self._scheduler.waiting:
             self.stats.num_full_ticks += 1
             self.stats.rows_busy_full += self._scheduler.rows_busy
-        with self._timed("denoise_s"):
-            self._in_lanes(self._scheduler.active, Lane.denoise)
+        with self.stats.timed("denoise_s"):
+            self._lanes.denoise(self._scheduler.active)
 
     def _retire(self, slots: Collection[Slot]) -> None:
-        with self._timed("decode_s"):
-            pictures = self._in_lanes(slots, Lane.finish)
+        finished = [(slot, self._jobs[slot.task.job].sink) for slot in slots]
+        with self.stats.timed("decode_s"):
+            self._arriving += self._lanes.finish(finished)
         self.stats.num_frames += len(slots)
-        for finished, frames in pictures:
-            for slot, rgb in zip(finished, frames, strict=True):
-                self._for_job(slot, partial(self._emit, rgb=rgb))
 
-    def _in_lanes(
-        self, slots: Collection[Slot], work: Callable[[Lane, Collection[Slot]], Result]
-    ) -> list[tuple[list[Slot], Result]]:
-        """Does a lane's work on its slots in all lanes side by side; waits for all of them."""
-        shares = [[slot for slot in slots if slot.lane == lane] for lane in range(len(self._lanes))]
-        busy = [(lane, share) for lane, share in zip(self._lanes, shares, strict=True) if share]
-        if len(busy) == 1:
-            return [(share, work(lane, share)) for lane, share in busy]
-        results = self._side_by_side.map(lambda pair: work(*pair), busy)
-        return [(share, result) for (_, share), result in zip(busy, results, strict=True)]
+    def _collect(self, num: int) -> None:
+        """Emits the frames that have arrived, after waiting for the first `num`."""
+        while self._arriving and (num > 0 or self._arriving[0][1].done):
+            slot, fetch = self._arriving.popleft()
+            with self.stats.timed("wait_s"):
+                frame = fetch.result()
+            self._for_job(slot, partial(self._emit, frame=frame))
+            num -= 1
 
-    def _emit(self, job: Job, slot: Slot, rgb: NDArray[np.uint8]) -> None:
-        for _ in range(job.emit(slot.task.frame, rgb)):
+    def _fit_batch(self) -> None:
+        """Lets the last frames run in a smaller batch, and a new job in the whole one again."""
+        if not self._shrink_tail:
+            return
+        sizes = (*self.runtime.smaller(self.batch), self.batch)
+        busy = max(self._scheduler.rows_busy, 1)
+        fitting = self.batch if self._scheduler.waiting else min(s for s in sizes if s >= busy)
+        if fitting != self._lanes.num_rows:
+            self._lanes.resize(fitting, self._scheduler.resize(fitting))
+
+    def _emit(self, job: Job, slot: Slot, frame: Frame) -> None:
+        for _ in range(job.emit(slot.task.frame, frame)):
             self._scheduler.emitted(job.name)
         if job.num_emitted == len(job.frames):
             self.cancel(job.name)
@@ -277,6 +274,8 @@ class Engine:
             return
         try:
             action(job, slot)
+        except DeviceError:
+            raise
         except GiffusionError as error:
             job.error = error
             self.cancel(job.name)
@@ -288,9 +287,3 @@ class Engine:
 
     def _steps(self, job: Job, plan: FramePlan) -> Steps:
         return sampler_steps(self.model, job.settings.sampler, plan.steps, plan.strength)
-
-    @contextmanager
-    def _timed(self, total: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        setattr(self.stats, total, getattr(self.stats, total) + time.perf_counter() - began)

@@ -54,6 +54,21 @@ class Slot:
     lane: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A frame that changed its place.
+
+    Args:
+        slot: the frame's slot, at its new place.
+        index: its place before.
+        rows: its rows before.
+    """
+
+    slot: Slot
+    index: int
+    rows: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class _Queue:
     """A job's frames that wait, and its share of the device so far."""
@@ -177,6 +192,22 @@ class Scheduler:
                 self._release(slot)
         return finished
 
+    def resize(self, num_rows: int) -> list[Move]:
+        """Changes the number of slots and of rows in every lane, to one that holds what is active.
+
+        Returns:
+            The frames that lay beyond it and have moved to free places below it.
+        """
+        self._num_rows = num_rows
+        moves = []
+        for lane, free in enumerate(self._free):
+            slots = [slot for slot in self._active.values() if slot.lane == lane]
+            taken = {row for slot in slots for row in slot.rows}
+            free.slots = sorted(set(range(num_rows)) - {slot.index for slot in slots})
+            free.rows = sorted(set(range(num_rows)) - taken)
+            moves += [self._move(slot, free) for slot in slots if _beyond(slot, num_rows)]
+        return moves
+
     def emitted(self, job: str) -> None:
         """Notes that one more of a job's finished frames has been handed on."""
         queue = self._queues.get(job)
@@ -226,8 +257,25 @@ class Scheduler:
         if queue.head is not None and queue.head.num_rows > self._num_rows:
             raise ValueError(f"{queue.head} takes more rows than the batch's {self._num_rows}")
 
+    def _move(self, slot: Slot, free: _Lane) -> Move:
+        move = Move(slot, slot.index, slot.rows)
+        if slot.index >= self._num_rows:
+            places = self._queues[slot.task.job].slots
+            places.discard((slot.lane, slot.index))
+            del self._active[slot.lane, slot.index]
+            slot.index = free.slots.pop(0)
+            self._active[slot.lane, slot.index] = slot
+            places.add((slot.lane, slot.index))
+        rows = [row if row < self._num_rows else free.rows.pop(0) for row in slot.rows]
+        slot.rows = tuple(sorted(rows))
+        return move
+
     def _release(self, slot: Slot) -> None:
         del self._active[slot.lane, slot.index]
         free = self._free[slot.lane]
         free.slots = sorted([*free.slots, slot.index])
         free.rows = sorted([*free.rows, *slot.rows])
+
+
+def _beyond(slot: Slot, num_rows: int) -> bool:
+    return max(slot.index, *slot.rows) >= num_rows

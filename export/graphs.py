@@ -15,6 +15,7 @@ from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
 from giffusion.engine.contract import LATENT_CHANNELS, LATENT_SCALE, STATE_ROWS, TABLE_COLUMNS
+from giffusion.export.nv12 import nv12
 
 
 class TextGraph(nn.Module):
@@ -33,7 +34,8 @@ class DenoiseGraph(nn.Module):
     """One evaluation of the UNet for every row, then one sampler step for every slot.
 
     Shapes and types are those of `giffusion.engine.contract.denoise_spec`. The timestep enters
-    behind the UNet's own sinusoid, which would lose it in half precision.
+    behind the UNet's own sinusoid, which would lose it in half precision. SDXL takes its pooled
+    embeddings and size ids besides; their sinusoids are the UNet's own, in float32.
     """
 
     def __init__(self, unet: nn.Module) -> None:
@@ -55,13 +57,17 @@ class DenoiseGraph(nn.Module):
         mix: Tensor,
         table: Tensor,
         noise: Tensor,
+        pooled: Tensor | None = None,
+        size_ids: Tensor | None = None,
     ) -> Tensor:
         dtype = self.unet.dtype
+        micro = {} if pooled is None else {"text_embeds": pooled.to(dtype), "time_ids": size_ids}
         scaled = state[:, 0] * scale[:, None, None, None]
         row_output: Tensor = self.unet(
             scaled.index_select(0, row_slot).to(dtype),
             time_proj.index_select(0, row_slot),
             cond.to(dtype),
+            added_cond_kwargs=micro,
             return_dict=False,
         )[0]
         # MatMul and Einsum would be run in half precision or TF32; a product and a sum are not.
@@ -98,17 +104,20 @@ def _given_time_proj(sample: Tensor, timestep: Tensor) -> Tensor:
 
 
 class DecodeGraph(nn.Module):
-    """`latents (images, 4, h, w) float32 → rgb (images, 8h, 8w, 3) uint8`."""
+    """Latents to pictures, in both pixel formats of `giffusion.engine.frames`.
+
+    `latents (images, 4, h, w) float32 → rgb (images, 8h, 8w, 3) and nv12 (images, 12h, 8w) uint8`.
+    """
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
         self.vae: Any = vae
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         unscaled = latents / self.vae.config.scaling_factor
         picture: Tensor = self.vae.decode(unscaled.to(self.vae.dtype), return_dict=False)[0]
-        bytes_ = (picture.float() / 2 + 0.5).clamp(0, 1) * 255
-        return bytes_.round().to(torch.uint8).permute(0, 2, 3, 1)
+        levels = ((picture.float() / 2 + 0.5).clamp(0, 1) * 255).round()
+        return levels.to(torch.uint8).permute(0, 2, 3, 1), nv12(levels)
 
 
 class EncodeGraph(nn.Module):
@@ -133,7 +142,13 @@ class EncodeGraph(nn.Module):
 
 
 def example_inputs(
-    graph: nn.Module, *, num_tokens: int, prompt_dim: int, time_dim: int, side: int
+    graph: nn.Module,
+    *,
+    num_tokens: int,
+    prompt_dim: int,
+    time_dim: int,
+    side: int,
+    pooled_dim: int | None = None,
 ) -> dict[str, Tensor]:
     """Returns inputs to trace one of the graphs with.
 
@@ -143,6 +158,7 @@ def example_inputs(
         prompt_dim: D, width of the prompt embeddings.
         time_dim: width of the timestep's sinusoid.
         side: latent height and width to trace with.
+        pooled_dim: width of SDXL's pooled embeddings; None for other models.
     """
     generator = torch.Generator().manual_seed(0)
     images, slots, rows = 2, 3, 4
@@ -155,6 +171,12 @@ def example_inputs(
         pixels = side * LATENT_SCALE
         return {"rgb": torch.full((images, pixels, pixels, 3), 128, dtype=torch.uint8)}
     latent = (LATENT_CHANNELS, side, side)
+    micro = {}
+    if pooled_dim is not None:
+        micro = {
+            "pooled": torch.randn(rows, pooled_dim, generator=generator),
+            "size_ids": torch.full((rows, 6), 1024.0),
+        }
     return {
         "state": torch.randn(slots, STATE_ROWS, *latent, generator=generator),
         "scale": torch.ones(slots),
@@ -164,4 +186,5 @@ def example_inputs(
         "mix": torch.rand(slots, rows, generator=generator),
         "table": torch.rand(slots, STATE_ROWS, TABLE_COLUMNS, generator=generator),
         "noise": torch.randn(slots, *latent, generator=generator),
+        **micro,
     }

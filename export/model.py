@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ from transformers import CLIPTextModel
 
 from giffusion.engine.contract import LATENT_CHANNELS, LATENT_SCALE
 from giffusion.engine.errors import ModelError
-from giffusion.engine.model import FORMAT, MANIFEST, Manifest, graph_path, graph_spec
+from giffusion.engine.model import (
+    FORMAT,
+    GRAPH_DTYPES,
+    GRAPHS,
+    MANIFEST,
+    TYPED_GRAPHS,
+    Manifest,
+    graph_path,
+    graph_spec,
+)
 from giffusion.engine.schedule import NoiseSchedule
 from giffusion.export.graphs import (
     DecodeGraph,
@@ -30,20 +39,31 @@ from giffusion.export.graphs import (
 )
 from giffusion.export.onnx import export_graph
 
-TEXT_WEIGHTS = "text_encoder/model.safetensors"
-UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-VAE_WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
+WEIGHTS = {
+    "text": "text_encoder/model.safetensors",
+    "denoise": "unet/diffusion_pytorch_model.safetensors",
+    "decode": "vae/diffusion_pytorch_model.safetensors",
+    "encode": "vae/diffusion_pytorch_model.safetensors",
+}
+"""The file that each stage's weights are in."""
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 
 
 def export_model(
-    folder: Path, *, name: str | None = None, progress: Callable[[str], None] = print
+    folder: Path,
+    *,
+    name: str | None = None,
+    dtypes: Sequence[str] = GRAPH_DTYPES,
+    progress: Callable[[str], None] = print,
 ) -> Manifest:
-    """Writes the four graphs and the manifest into a diffusers `StableDiffusionPipeline` folder.
+    """Writes the fused graphs and the manifest into a diffusers `StableDiffusionPipeline` folder.
 
     Args:
         folder: the checkpoint, with safetensors weights; graphs of an earlier export are replaced.
         name: what the model is called; the folder's name by default.
+        dtypes: what the denoise and decode graphs are to compute in, each a file of its own;
+            fp32 among them, which the CPU runtimes read.
         progress: called with a line before each graph.
 
     Returns:
@@ -55,57 +75,68 @@ def export_model(
     unet_config = _config(folder / "unet")
     _check_unet(unet_config)
     NoiseSchedule.from_config(_read_json(folder / "scheduler" / "scheduler_config.json"))
-    for weights in (TEXT_WEIGHTS, UNET_WEIGHTS, VAE_WEIGHTS):
+    for weights in dict.fromkeys(WEIGHTS.values()):
         if not (folder / weights).is_file():
             raise ModelError(f"{folder / weights} is missing: expected safetensors weights")
     manifest = _manifest(folder, name or folder.resolve().name, unet_config)
-    units = manifest.size_multiple // LATENT_SCALE
-    for stage, (graph, weights) in _graphs(folder).items():
-        progress(f"{folder.name}: tracing {stage}")
-        export_graph(
-            graph.eval(),
-            graph_spec(manifest, stage),
-            example_inputs(
-                graph,
-                num_tokens=manifest.num_tokens,
-                prompt_dim=manifest.prompt_dim,
-                time_dim=manifest.time_dim,
-                side=2 * units,
-            ),
-            path=graph_path(folder, stage),
-            weights=[folder / weights],
-            side_multiple=units,
-        )
-        manifest.graphs[stage] = _sha256(graph_path(folder, stage))
+    for stage in GRAPHS:
+        for dtype in dtypes if stage in TYPED_GRAPHS else ("fp32",):
+            progress(f"{folder.name}: tracing {stage} in {dtype}")
+            path = graph_path(folder, stage, dtype)
+            _trace(load_stage(folder, stage, dtype), manifest, stage, path)
+            manifest.graphs[path.stem] = _sha256(path)
     manifest.write(folder / MANIFEST)
     return manifest
 
 
-def _graphs(folder: Path) -> dict[str, tuple[nn.Module, str]]:
-    vae = _vae(folder)
-    return {
-        "text": (TextGraph(_load(CLIPTextModel, folder / "text_encoder")), TEXT_WEIGHTS),
-        "denoise": (DenoiseGraph(_load(UNet2DConditionModel, folder / "unet")), UNET_WEIGHTS),
-        "decode": (DecodeGraph(vae), VAE_WEIGHTS),
-        "encode": (EncodeGraph(vae), VAE_WEIGHTS),
-    }
+def load_stage(folder: Path, stage: str, dtype: str = "fp32") -> nn.Module:
+    """Loads one stage of a diffusers folder as its fused graph.
+
+    Args:
+        folder: a `StableDiffusionPipeline` folder.
+        stage: one of `giffusion.engine.model.GRAPHS`.
+        dtype: what its network computes in; stages that are not among `TYPED_GRAPHS` take fp32.
+
+    Raises:
+        ModelError: the part is missing or of a kind that the engine does not render.
+    """
+    if stage == "text":
+        return TextGraph(_load(CLIPTextModel, folder / "text_encoder", dtype)).eval()
+    if stage == "denoise":
+        return DenoiseGraph(_load(UNet2DConditionModel, folder / "unet", dtype)).eval()
+    graph = {"decode": DecodeGraph, "encode": EncodeGraph}[stage]
+    return graph(_load(_vae_kind(folder), folder / "vae", dtype)).eval()
 
 
-def _load(kind: Any, folder: Path) -> nn.Module:
+def _trace(graph: nn.Module, manifest: Manifest, stage: str, path: Path) -> None:
+    units = manifest.size_multiple // LATENT_SCALE
+    inputs = example_inputs(
+        graph,
+        num_tokens=manifest.num_tokens,
+        prompt_dim=manifest.prompt_dim,
+        time_dim=manifest.time_dim,
+        side=2 * units,
+    )
+    weights = [path.parent / WEIGHTS[stage]]
+    spec = graph_spec(manifest, stage)
+    export_graph(graph, spec, inputs, path=path, weights=weights, side_multiple=units)
+
+
+def _load(kind: Any, folder: Path, dtype: str) -> nn.Module:
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     if kind is CLIPTextModel:
-        options["dtype"] = torch.float32
+        options["dtype"] = DTYPES[dtype]
     else:
-        options |= {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+        options |= {"torch_dtype": DTYPES[dtype], "low_cpu_mem_usage": False}
     module: nn.Module = kind.from_pretrained(folder, **options)
     return module
 
 
-def _vae(folder: Path) -> nn.Module:
+def _vae_kind(folder: Path) -> Any:
     kind = str(_config(folder / "vae").get("_class_name"))
     if kind not in _VAES:
         raise ModelError(f"{folder / 'vae'} is {kind}: expected {' or '.join(_VAES)}")
-    return _load(_VAES[kind], folder / "vae")
+    return _VAES[kind]
 
 
 def _check_unet(config: Mapping[str, Any]) -> None:
@@ -143,9 +174,7 @@ def _manifest(folder: Path, name: str, unet: Mapping[str, Any]) -> Manifest:
         sources={
             path: _sha256(folder / path)
             for path in (
-                TEXT_WEIGHTS,
-                UNET_WEIGHTS,
-                VAE_WEIGHTS,
+                *dict.fromkeys(WEIGHTS.values()),
                 "tokenizer/tokenizer.json",
                 "scheduler/scheduler_config.json",
             )

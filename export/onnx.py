@@ -11,9 +11,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxscript import opset18 as opset
 from torch import Tensor, nn
 
 from giffusion.engine.contract import GraphSpec
@@ -58,6 +60,7 @@ def export_graph(
             output_names=[tensor.name for tensor in spec.outputs],
             optimize=True,
             verbose=False,
+            custom_translation_table={torch.ops.aten.div.Tensor_mode: _whole_division},
         )
     assert program is not None
     model = program.model
@@ -70,6 +73,12 @@ def export_graph(
     _anonymise(model)
     _name_axes(model, spec)
     ir.save(model, path)
+
+
+def _whole_division(dividend: Any, divisor: Any, rounding_mode: str) -> Any:
+    """ONNX's Div, which truncates whole numbers itself; the exporter's own goes through floats."""
+    assert rounding_mode == "trunc"
+    return opset.Div(dividend, divisor)
 
 
 def _dynamic_shapes(spec: GraphSpec, side_multiple: int) -> dict[str, dict[int, object]]:

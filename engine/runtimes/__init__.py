@@ -1,11 +1,13 @@
 """The runtimes by name, and the choice of one.
 
-The CPU runtimes live here; others register a factory under the entry-point group
+Those that need no torch live here; others register a factory under the entry-point group
 `giffusion.runtimes`. Each is imported only when it is opened or examined.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,10 +20,15 @@ from giffusion.engine.runtimes.base import Runtime
 ENTRY_POINTS = "giffusion.runtimes"
 PRECISIONS = ("fp32", "bf16", "fp16")
 AUTO = "auto"
-_CPU = {
-    "onnxruntime": "giffusion.engine.runtimes.onnxruntime:OnnxRuntime",
-    "openvino": "giffusion.engine.runtimes.openvino:OpenVinoRuntime",
+_GPU = {
+    "tensorrt": "giffusion.engine.runtimes.tensorrt.runtime:tensorrt",
+    "tensorrt-rtx": "giffusion.engine.runtimes.tensorrt.runtime:tensorrt_rtx",
 }
+_CPU = {
+    "openvino": "giffusion.engine.runtimes.openvino:OpenVinoRuntime",
+    "onnxruntime": "giffusion.engine.runtimes.onnxruntime:OnnxRuntime",
+}
+_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 
 Factory = Callable[[str | None], Runtime]
 
@@ -43,7 +50,8 @@ class RuntimeStatus:
 
 def runtime_names() -> tuple[str, ...]:
     """Returns the names of all runtimes, installed or not."""
-    return tuple(sorted({*_CPU, *(entry.name for entry in entry_points(group=ENTRY_POINTS))}))
+    registered = (entry.name for entry in entry_points(group=ENTRY_POINTS))
+    return tuple(sorted({*_GPU, *_CPU, *registered}))
 
 
 def open_runtime(name: str, precision: str | None = None) -> Runtime:
@@ -63,11 +71,12 @@ def open_runtime(name: str, precision: str | None = None) -> Runtime:
 
 
 def choose_runtime(precision: str | None = None) -> tuple[Runtime, str]:
-    """Picks the fastest CPU runtime that works here.
+    """Picks the fastest runtime that works here.
 
-    The rule is a property of the machine, not a timing, so that two runs choose alike: OpenVINO
-    where it is installed (bf16 if the CPU has it, and in fp32 too it was the faster one in
-    `benchmarks/cpu.py`), else ONNX Runtime.
+    The rule is a property of the machine, not a timing, so that two runs choose alike: TensorRT
+    where there is an NVIDIA GPU and the package was installed, the one for RTX second; OpenVINO
+    (bf16 if the CPU has it, and in fp32 too it was the faster one in `benchmarks/cpu.py`), else
+    ONNX Runtime.
 
     Returns:
         The runtime, and a sentence that says which and why.
@@ -76,6 +85,10 @@ def choose_runtime(precision: str | None = None) -> tuple[Runtime, str]:
         RuntimeUnavailableError: none works here.
         SettingsError: none works here at the precision asked for.
     """
+    for name in _GPU if _has_nvidia_driver() else ():
+        with contextlib.suppress(RuntimeUnavailableError):
+            runtime = open_runtime(name, precision)
+            return runtime, f"{name} {runtime.precision} (it works on this GPU)"
     try:
         runtime = open_runtime("openvino", precision)
     except RuntimeUnavailableError as error:
@@ -102,8 +115,17 @@ def _examine(name: str) -> RuntimeStatus:
     return RuntimeStatus(name, True, f"{runtime.version} {runtime.precision}")
 
 
+def _has_nvidia_driver() -> bool:
+    """Looks before anything large is imported, since most machines that lack a GPU lack this."""
+    for library in _DRIVERS:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(library)
+            return True
+    return False
+
+
 def _factory(name: str) -> Factory:
-    target = _CPU.get(name)
+    target = (_GPU | _CPU).get(name)
     if target is not None:
         module, _, attribute = target.partition(":")
         return cast(Factory, getattr(import_module(module), attribute))

@@ -6,16 +6,18 @@ functions of their inputs, each row's independent of the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from giffusion.engine.contract import LATENT_SCALE, GraphSpec
-from giffusion.engine.runtimes.base import Array, HostGraph
+from giffusion.engine.runtimes.base import Array, HostGraph, HostRuntime
+
+_Arrays = Mapping[str, Array]
 
 
-class FakeRuntime:
+class FakeRuntime(HostRuntime):
     """Loads any graph of the contract without reading its file.
 
     Args:
@@ -36,7 +38,7 @@ class FakeRuntime:
         spec: GraphSpec,
         axes: Mapping[str, int],
         feedback: Mapping[str, str] | None = None,
-    ) -> _FakeGraph:
+    ) -> HostGraph:
         """Loads a graph; see `Runtime.load`."""
         return _FakeGraph(self, spec, axes, feedback)
 
@@ -52,20 +54,25 @@ class _FakeGraph(HostGraph):
         super().__init__(spec, axes, feedback)
         self._runtime = runtime
         self._stage = spec.name
-        self._output = spec.outputs[0].name
-        self._compute = _STAGES[spec.name]
 
     def _execute(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         self._runtime.num_runs[self._stage] += 1
-        outputs[self._output][...] = self._compute(inputs, outputs[self._output].shape)
+        compute(self._stage, inputs, outputs)
 
 
-def _text(inputs: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
-    phases = inputs["input_ids"][:, :, None] + np.arange(shape[-1])
-    return np.sin(phases)
+def compute(stage: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+    """Runs a stage of the made-up model, from its inputs into its outputs, by name."""
+    results = _STAGES[stage](inputs, outputs)
+    for output, result in zip(outputs.values(), results, strict=True):
+        output[...] = result
 
 
-def _denoise(inputs: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
+def _text(inputs: _Arrays, outputs: _Arrays) -> tuple[Array, ...]:
+    width = outputs["prompt_embeds"].shape[-1]
+    return (np.sin(inputs["input_ids"][:, :, None] + np.arange(width)),)
+
+
+def _denoise(inputs: _Arrays, outputs: _Arrays) -> tuple[Array, ...]:
     state, row_slot = inputs["state"], inputs["row_slot"]
     scaled = state[:, 0] * inputs["scale"][:, None, None, None]
     time = inputs["time_proj"].mean(axis=1)[row_slot, None, None, None]
@@ -74,21 +81,34 @@ def _denoise(inputs: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
     mix = inputs["mix"][:, :, None, None, None]
     output = np.where(mix != 0, mix * row_output[None], np.float32(0)).sum(axis=1)
     terms = np.concatenate([state, output[:, None], inputs["noise"][:, None]], axis=1)
-    stepped: Array = (inputs["table"][:, :, :, None, None, None] * terms[:, None]).sum(axis=2)
-    return stepped
+    return ((inputs["table"][:, :, :, None, None, None] * terms[:, None]).sum(axis=2),)
 
 
-def _decode(inputs: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
+def _decode(inputs: _Arrays, outputs: _Arrays) -> tuple[Array, ...]:
     channels = inputs["latents"][:, :3].transpose(0, 2, 3, 1)
     small = np.clip(channels * 32 + 128, 0, 255).astype(np.uint8)
-    large: Array = small.repeat(LATENT_SCALE, axis=1).repeat(LATENT_SCALE, axis=2)
-    return large
+    rgb = small.repeat(LATENT_SCALE, axis=1).repeat(LATENT_SCALE, axis=2)
+    return rgb, _nv12(rgb.astype(np.int32))
 
 
-def _encode(inputs: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
+def _nv12(rgb: Array) -> Array:
+    """Luma and chroma of blocks of one colour, near enough to BT.709 to tell colours apart."""
+    red, green, blue = (rgb[..., channel] for channel in range(3))
+    luma = 16 + (47 * red + 157 * green + 16 * blue) // 256
+    pairs = [128 + (blue - green) // 3, 128 + (red - green) // 3]
+    chroma = np.stack([pair[:, ::2, ::2] for pair in pairs], axis=-1)
+    return np.concatenate([luma, chroma.reshape(*luma.shape[:1], -1, luma.shape[2])], axis=1)
+
+
+def _encode(inputs: _Arrays, outputs: _Arrays) -> tuple[Array, ...]:
     small = inputs["rgb"][:, ::LATENT_SCALE, ::LATENT_SCALE].astype(np.float32)
     channels = (small.transpose(0, 3, 1, 2) - 128) / 32
-    return np.concatenate([channels, channels[:, :1]], axis=1)
+    return (np.concatenate([channels, channels[:, :1]], axis=1),)
 
 
-_STAGES = {"text": _text, "denoise": _denoise, "decode": _decode, "encode": _encode}
+_STAGES: dict[str, Callable[[_Arrays, _Arrays], tuple[Array, ...]]] = {
+    "text": _text,
+    "denoise": _denoise,
+    "decode": _decode,
+    "encode": _encode,
+}

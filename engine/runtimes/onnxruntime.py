@@ -14,7 +14,7 @@ from giffusion.engine.errors import (
     SettingsError,
     one_line,
 )
-from giffusion.engine.runtimes.base import Array, HostGraph, check_tensors, num_cores
+from giffusion.engine.runtimes.base import Array, HostGraph, HostRuntime, check_tensors, num_cores
 
 
 def _import() -> Any:
@@ -27,7 +27,7 @@ def _import() -> Any:
     return onnxruntime
 
 
-class OnnxRuntime:
+class OnnxRuntime(HostRuntime):
     """Runs graphs with ONNX Runtime's CPU provider.
 
     Args:

@@ -14,7 +14,7 @@ from giffusion.engine.errors import (
     SettingsError,
     one_line,
 )
-from giffusion.engine.runtimes.base import Array, HostGraph, check_tensors, num_cores
+from giffusion.engine.runtimes.base import Array, HostGraph, HostRuntime, check_tensors, num_cores
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES = {"FP32": "fp32", "BF16": "bf16", "FP16": "fp16"}
@@ -30,7 +30,7 @@ def _import() -> Any:
     return openvino
 
 
-class OpenVinoRuntime:
+class OpenVinoRuntime(HostRuntime):
     """Runs graphs with OpenVINO's CPU plugin.
 
     Args:

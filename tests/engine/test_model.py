@@ -21,6 +21,7 @@ from giffusion.engine.model import (
     MANIFEST,
     Manifest,
     Model,
+    graph_names,
     graph_spec,
     latent_size,
     load_model,
@@ -71,9 +72,9 @@ def test_the_bundled_model() -> None:
 
 def test_the_bundled_models_manifest_names_its_own_files() -> None:
     model = load_model(MINI)
-    files = {model.graph_path(stage): digest for stage, digest in model.manifest.graphs.items()}
+    files = {MINI / f"{name}.onnx": digest for name, digest in model.manifest.graphs.items()}
     files |= {MINI / source: digest for source, digest in model.manifest.sources.items()}
-    assert len(files) == len(GRAPHS) + 5
+    assert len(files) == len(graph_names()) + 5
     for path, digest in files.items():
         assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, path
 
@@ -83,6 +84,26 @@ def test_a_copy_is_the_same_model(folder: Path) -> None:
     assert copy.manifest == load_model(MINI).manifest
     assert copy.fingerprint == load_model(MINI).fingerprint
     assert copy.graph_path("denoise") == folder / "denoise.onnx"
+    assert copy.graph_path("denoise", "bf16") == folder / "denoise.bf16.onnx"
+    assert copy.graph_path("text", "bf16") == folder / "text.onnx"
+
+
+def test_a_model_exported_without_a_type_says_so(folder: Path) -> None:
+    model = load_model(folder)
+    del model.manifest.graphs["decode.fp16"]
+    with pytest.raises(ModelError, match=r"^model 'mini' has no fp16 decode graph: export the"):
+        model.graph_path("decode", "fp16")
+
+
+def test_a_graphs_digest_names_its_file_and_its_own_weights() -> None:
+    manifest = load_model(MINI).manifest
+    digests = {name: manifest.graph_digest(name) for name in graph_names()}
+    assert len(set(digests.values())) == len(digests)
+    changed = replace(
+        manifest, sources=manifest.sources | {"vae/diffusion_pytorch_model.safetensors": "0"}
+    )
+    differ = {name for name, digest in digests.items() if changed.graph_digest(name) != digest}
+    assert differ == {name for name in digests if name.startswith(("decode", "encode"))}
 
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -157,7 +178,7 @@ def test_a_manifest_without_a_size(folder: Path, size: object) -> None:
     assert refusal(folder).startswith(expected)
 
 
-@pytest.mark.parametrize("name", [f"{stage}.onnx" for stage in GRAPHS])
+@pytest.mark.parametrize("name", [f"{name}.onnx" for name in graph_names()])
 def test_a_missing_graph(folder: Path, name: str) -> None:
     (folder / name).unlink()
     assert refusal(folder) == f"{folder / name} is missing: export the model again"

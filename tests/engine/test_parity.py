@@ -27,13 +27,14 @@ from diffusers.schedulers import scheduling_euler_ancestral_discrete as ancestra
 from numpy.typing import NDArray
 
 from giffusion.engine.contract import GraphSpec
+from giffusion.engine.embedder import PromptEmbedder
+from giffusion.engine.frames import Frame, PixelFormat
 from giffusion.engine.model import Model
 from giffusion.engine.noise import initial_noise, step_noise
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.prompts import parse_prompts
-from giffusion.engine.runtimes.base import Array, Graph, Index, Runtime
+from giffusion.engine.runtimes.base import Array, Graph, HostRuntime, Index, Runtime
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.stages import PromptEmbedder
 from giffusion.engine.timeline import Timeline, derive_seed
 
 SCHEDULERS: dict[str, Any] = {
@@ -133,12 +134,13 @@ def blends(start: NDArray[np.float32], end: NDArray[np.float32]) -> Any:
     return torch.from_numpy(arc.reshape(-1, *start.shape).astype(np.float32))
 
 
-class RecordingRuntime:
+class RecordingRuntime(HostRuntime):
     """A runtime that notes the latents which are decoded."""
+
+    num_lanes = 1
 
     def __init__(self, runtime: Runtime) -> None:
         self.name, self.version, self.precision = runtime.name, runtime.version, runtime.precision
-        self.num_lanes = 1
         self.decoded: list[Array] = []
         self._runtime = runtime
 
@@ -155,7 +157,9 @@ class RecordingRuntime:
 
 class _RecordingGraph:
     def __init__(self, graph: Graph, decoded: list[Array]) -> None:
-        self.write, self.read, self._graph, self._decoded = graph.write, graph.read, graph, decoded
+        self.write, self.read, self.fetch = graph.write, graph.read, graph.fetch
+        self.resize, self.close = graph.resize, graph.close
+        self._graph, self._decoded = graph, decoded
 
     def run(self) -> None:
         self._decoded.append(self._graph.read("latents", 0))
@@ -170,13 +174,16 @@ class _RecordingGraph:
 class Frames:
     """Keeps the frames of a job."""
 
+    pixel_format = PixelFormat.RGB24
+    on_device = False
     backlog = 0
 
     def __init__(self) -> None:
         self.pictures: list[NDArray[np.uint8]] = []
 
-    def write(self, index: int, frame: NDArray[np.uint8]) -> None:
+    def write(self, index: int, frame: Frame) -> None:
         assert index == len(self.pictures)
+        assert isinstance(frame, np.ndarray)
         self.pictures.append(frame)
 
 

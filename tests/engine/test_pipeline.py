@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS, GraphSpec
 from giffusion.engine.errors import DiskFullError, RenderError, SettingsError
+from giffusion.engine.frames import Frame as AnyFrame
+from giffusion.engine.frames import PixelFormat
 from giffusion.engine.jobs import Job
 from giffusion.engine.model import load_model
 from giffusion.engine.pipeline import PAUSING_BACKLOG, Engine
 from giffusion.engine.prompts import parse_prompts
-from giffusion.engine.runtimes.base import Graph, Runtime
+from giffusion.engine.runtimes.base import HostGraph, Runtime
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.settings import MAX_BATCH, SAMPLERS, RenderSettings
 from giffusion.engine.timeline import FramePlan, Timeline
@@ -42,12 +44,15 @@ class Sink:
     fail_at: int | None = None
     error: Exception = field(default_factory=lambda: RenderError("the sink is broken"))
     backlog: int = 0
+    pixel_format: PixelFormat = PixelFormat.RGB24
+    on_device = False
 
-    def write(self, index: int, frame: Frame) -> None:
+    def write(self, index: int, frame: AnyFrame) -> None:
         assert index == len(self.frames), "out of order"
         if index == self.fail_at:
             raise self.error
-        assert frame.shape == (SIZE[1], SIZE[0], 3)
+        assert isinstance(frame, np.ndarray)
+        assert frame.shape == self.pixel_format.shape(SIZE)
         assert frame.dtype == np.uint8
         self.frames.append(frame)
 
@@ -55,16 +60,12 @@ class Sink:
         return [f.tobytes() for f in self.frames] == [f.tobytes() for f in other.frames]
 
 
-class WatchedRuntime:
+class WatchedRuntime(FakeRuntime):
     """The fake runtime, with the graphs that it loaded."""
 
-    name = "fake"
-    version = "1"
-    precision = "fp32"
-    num_lanes = 1
-
     def __init__(self) -> None:
-        self.graphs: dict[str, Graph] = {}
+        super().__init__()
+        self.graphs: dict[str, HostGraph] = {}
 
     def load(
         self,
@@ -72,8 +73,8 @@ class WatchedRuntime:
         spec: GraphSpec,
         axes: Mapping[str, int],
         feedback: Mapping[str, str] | None = None,
-    ) -> Graph:
-        graph = FakeRuntime().load(path, spec, axes, feedback)
+    ) -> HostGraph:
+        graph = super().load(path, spec, axes, feedback)
         self.graphs[spec.name] = graph
         return graph
 

@@ -428,3 +428,59 @@ def test_rows_stay_busy_over_a_job_mix(batch: int, mixed: bool, seed: int) -> No
         frames = tuple((width, steps) for width, _ in zip(widths, range(num_frames), strict=False))
         jobs.append(Arrival(f"job{i}", frames))
     assert busy_share(jobs, batch) >= 0.98
+
+
+@given(
+    frames=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9)), min_size=1, max_size=16),
+    lanes=st.integers(1, 2),
+    ticks=st.integers(0, 12),
+    smaller=st.integers(1, 15),
+)
+def test_resizing_moves_what_lies_beyond_and_nothing_else(
+    frames: list[tuple[int, int]], lanes: int, ticks: int, smaller: int
+) -> None:
+    scheduler = Scheduler(16, 16, max_in_flight=1000, num_lanes=lanes)
+    tasks = [FrameTask("job", i, *frame) for i, frame in enumerate(frames)]
+    scheduler.submit("job", iter(tasks))
+    for _ in range(ticks):
+        scheduler.admit()
+        scheduler.advance()
+    needed = [0] * lanes
+    for slot in scheduler.active:
+        needed[slot.lane] += slot.task.num_rows
+    size = max(smaller, *needed)
+    before = {slot.task.frame: (slot.index, slot.rows, slot.step) for slot in scheduler.active}
+    moves = {move.slot.task.frame: (move.index, move.rows) for move in scheduler.resize(size)}
+    taken: set[tuple[int, int]] = set()
+    for slot in scheduler.active:
+        index, rows, step = before[slot.task.frame]
+        beyond = max(index, *rows) >= size
+        assert (slot.task.frame in moves) == beyond
+        if beyond:
+            assert moves[slot.task.frame] == (index, rows)
+        else:
+            assert (slot.index, slot.rows) == (index, rows)
+        assert slot.step == step
+        assert list(slot.rows) == sorted(slot.rows)
+        assert len(slot.rows) == slot.task.num_rows
+        assert max(slot.index, *slot.rows) < size
+        # Copied one after the other, no row overwrites one that is still to be copied.
+        assert all(new <= old for new, old in zip(slot.rows, rows, strict=True))
+        taken |= {(slot.lane, row) for row in slot.rows}
+    assert len(taken) == sum(slot.task.num_rows for slot in scheduler.active)
+    assert scheduler.rows_busy == len(taken)
+
+
+@given(sizes=st.lists(st.integers(3, 16), min_size=1, max_size=20))
+def test_every_frame_is_rendered_once_whatever_the_sizes(sizes: list[int]) -> None:
+    scheduler = Scheduler(16, 16, max_in_flight=1000)
+    tasks = [FrameTask("job", i, 1 + i % 3, 1 + i % 5) for i in range(40)]
+    scheduler.submit("job", iter(tasks))
+    finished: Counter[int] = Counter()
+    for tick in range(400):
+        size = sizes[tick % len(sizes)]
+        if size >= scheduler.rows_busy:
+            scheduler.resize(size)
+        scheduler.admit()
+        finished.update(slot.task.frame for slot in scheduler.advance())
+    assert finished == Counter(range(40))

@@ -27,14 +27,15 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from giffusion.engine.contract import GraphSpec
+from giffusion.engine.embedder import PromptEmbedder
 from giffusion.engine.errors import ModelError
-from giffusion.engine.model import GRAPHS, MANIFEST, Model, graph_path, load_model
+from giffusion.engine.frames import Frame, PixelFormat
+from giffusion.engine.model import GRAPH_DTYPES, MANIFEST, Model, graph_names, load_model
 from giffusion.engine.noise import initial_noise
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.stages import PromptEmbedder
 from giffusion.engine.timeline import Timeline
 from giffusion.export.__main__ import main
 from giffusion.export.model import export_model
@@ -58,7 +59,12 @@ def exported(mini: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
     shutil.copytree(mini.folder, folder, ignore=GENERATED)
     lines: list[str] = []
     manifest = export_model(folder, name=mini.manifest.name, progress=lines.append)
-    assert lines == [f"copy: tracing {stage}" for stage in GRAPHS]
+    assert [line.removeprefix("copy: tracing ") for line in lines] == [
+        "text in fp32",
+        *(f"denoise in {dtype}" for dtype in GRAPH_DTYPES),
+        *(f"decode in {dtype}" for dtype in GRAPH_DTYPES),
+        "encode in fp32",
+    ]
     model = load_model(folder)
     assert model.manifest == manifest
     return model
@@ -113,7 +119,7 @@ def test_the_committed_graphs_are_what_export_writes(
 def test_the_committed_manifest_is_what_export_writes(mini: Model, exported: Model) -> None:
     # The graphs' hashes depend on the tracer's version; what they are of does not.
     texts = [json.loads((m.folder / MANIFEST).read_text()) for m in (mini, exported)]
-    assert all(text.pop("graphs").keys() == set(GRAPHS) for text in texts)
+    assert all(text.pop("graphs").keys() == set(graph_names()) for text in texts)
     assert texts[0] == texts[1]
 
 
@@ -123,7 +129,9 @@ def test_the_manifest_names_the_files_that_are_there(
 ) -> None:
     folder, manifest = (opened := request.getfixturevalue(model)).folder, opened.manifest
     hashes = {f"{stage}.onnx": sha for stage, sha in manifest.graphs.items()} | manifest.sources
-    assert {path for path in hashes if path.endswith(".onnx")} == {f"{s}.onnx" for s in GRAPHS}
+    assert {path for path in hashes if path.endswith(".onnx")} == {
+        f"{name}.onnx" for name in graph_names()
+    }
     for path, sha in hashes.items():
         assert hashlib.sha256((folder / path).read_bytes()).hexdigest() == sha, path
 
@@ -133,10 +141,10 @@ def test_the_bundled_model_is_small(mini: Model) -> None:
     assert sum(path.stat().st_size for path in files) <= MAX_BUNDLED_BYTES
 
 
-@pytest.mark.parametrize("stage", GRAPHS)
-def test_tensors_are_those_of_the_contract(mini: Model, stage: str) -> None:
-    graph = onnx.load(mini.graph_path(stage), load_external_data=False).graph
-    spec = mini.spec(stage)
+@pytest.mark.parametrize("name", graph_names())
+def test_tensors_are_those_of_the_contract(mini: Model, name: str) -> None:
+    graph = onnx.load(mini.folder / f"{name}.onnx", load_external_data=False).graph
+    spec = mini.spec(name.partition(".")[0])
     for values, tensors in ((graph.input, spec.inputs), (graph.output, spec.outputs)):
         found = [
             (
@@ -150,12 +158,12 @@ def test_tensors_are_those_of_the_contract(mini: Model, stage: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["mini", "exported"])
-@pytest.mark.parametrize("stage", GRAPHS)
+@pytest.mark.parametrize("name", graph_names())
 def test_graphs_hold_no_trace_of_the_machine(
-    request: pytest.FixtureRequest, model: str, stage: str
+    request: pytest.FixtureRequest, model: str, name: str
 ) -> None:
     opened: Model = request.getfixturevalue(model)
-    content = opened.graph_path(stage).read_bytes()
+    content = (opened.folder / f"{name}.onnx").read_bytes()
     for path in (opened.folder, Path.cwd(), Path.home(), Path(sys.prefix)):
         assert path == Path("/") or os.fsencode(path) not in content
     assert b"site-packages" not in content
@@ -165,9 +173,9 @@ def test_graphs_hold_no_trace_of_the_machine(
     assert not user or not re.search(rb"\b%s\b" % re.escape(user), content)
 
 
-@pytest.mark.parametrize("stage", GRAPHS)
-def test_weights_are_stored_once(mini: Model, stage: str) -> None:
-    path = mini.graph_path(stage)
+@pytest.mark.parametrize("name", graph_names())
+def test_weights_are_stored_once(mini: Model, name: str) -> None:
+    path = mini.folder / f"{name}.onnx"
     assert path.stat().st_size < MAX_OWN_BYTES
     locations = set()
     for initializer in onnx.load(path, load_external_data=False).graph.initializer:
@@ -177,7 +185,7 @@ def test_weights_are_stored_once(mini: Model, stage: str) -> None:
         locations.add(where["location"])
         end = int(where["offset"]) + int(where["length"])
         assert end <= (mini.folder / where["location"]).stat().st_size
-    part = {"text": "text_encoder", "denoise": "unet"}.get(stage, "vae")
+    part = {"text": "text_encoder", "denoise": "unet"}.get(name.partition(".")[0], "vae")
     assert {Path(location).parent.name for location in locations} == {part}
     assert locations <= mini.manifest.sources.keys()
 
@@ -296,8 +304,8 @@ def test_the_small_models_manifest(small: Path) -> None:
     assert (manifest.size, manifest.size_multiple) == ((64, 64), 16)
     assert (manifest.num_tokens, manifest.prompt_dim, manifest.time_dim) == (8, 48, 32)
     assert manifest.pad_token_id == 0
-    for stage in GRAPHS:
-        assert graph_path(small, stage).stat().st_size < MAX_OWN_BYTES
+    for name in graph_names():
+        assert (small / f"{name}.onnx").stat().st_size < MAX_OWN_BYTES
 
 
 def test_the_small_models_embeddings(small: Path, onnxruntime: Runtime) -> None:
@@ -348,13 +356,16 @@ def test_the_small_model_encodes_as_diffusers_does(small: Path, onnxruntime: Run
 class Frames:
     """Keeps the frames of a job."""
 
+    pixel_format = PixelFormat.RGB24
+    on_device = False
     backlog = 0
 
     def __init__(self) -> None:
         self.pictures: list[NDArray[np.uint8]] = []
 
-    def write(self, index: int, frame: NDArray[np.uint8]) -> None:
+    def write(self, index: int, frame: Frame) -> None:
         assert index == len(self.pictures)
+        assert isinstance(frame, np.ndarray)
         self.pictures.append(frame)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS, TensorSpec
@@ -34,6 +35,7 @@ from giffusion.engine.runtimes.base import Graph, Runtime
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.runtimes.onnxruntime import OnnxRuntime
 from giffusion.engine.runtimes.openvino import OpenVinoRuntime
+from giffusion.export.nv12 import nv12 as convert
 
 Array = NDArray[Any]
 OpenCpu = Callable[[str, str], Runtime]
@@ -324,6 +326,33 @@ def test_write_read_and_copy_move_values_not_arrays(mini: Model, runtime: Runtim
     assert np.array_equal(decode.read("latents", 1), kept[1, 0])
     denoise.write("state", kept)
     assert np.array_equal(decode.read("latents", 1), kept[1, 0])
+
+
+def test_nv12_is_the_exact_conversion_of_the_same_picture(
+    mini: Model, cpu_runtime: Runtime
+) -> None:
+    axes = {"images": 2, "h": SIDE, "w": SIDE}
+    decode = cpu_runtime.load(mini.graph_path("decode"), mini.spec("decode"), axes)
+    latents = np.random.default_rng(0).standard_normal((2, 4, SIDE, SIDE), np.float32)
+    decode.write("latents", 2 * latents)
+    decode.run()
+    rgb, nv12 = decode.read("rgb"), decode.read("nv12")
+    assert (rgb.min(), rgb.max()) == (0, 255)
+    expected = convert(torch.from_numpy(rgb).permute(0, 3, 1, 2)).numpy()
+    assert np.array_equal(nv12, expected)
+
+
+def test_a_fetch_is_a_copy_that_has_arrived(mini: Model, runtime: Runtime) -> None:
+    axes = {"images": 1, "h": SIDE, "w": SIDE}
+    decode = runtime.load(mini.graph_path("decode"), mini.spec("decode"), axes)
+    decode.run()
+    fetch = decode.fetch("nv12", 0)
+    grey = np.array(fetch.result())
+    decode.write("latents", np.full((1, 4, SIDE, SIDE), 2, np.float32))
+    decode.run()
+    assert fetch.done
+    assert np.array_equal(np.asarray(fetch.result()), grey)
+    assert not np.array_equal(decode.read("nv12", 0), grey)
 
 
 def test_copy_takes_what_a_run_fed_back(mini: Model, runtime: Runtime) -> None:
