@@ -117,7 +117,8 @@ class DecodeGraph(nn.Module):
         unscaled = latents / self.vae.config.scaling_factor
         picture: Tensor = self.vae.decode(unscaled.to(self.vae.dtype), return_dict=False)[0]
         levels = ((picture.float() / 2 + 0.5).clamp(0, 1) * 255).round()
-        return levels.to(torch.uint8).permute(0, 2, 3, 1), nv12(levels)
+        # TensorRT takes bytes at a graph's very edge alone.
+        return levels.permute(0, 2, 3, 1).to(torch.uint8), nv12(levels)
 
 
 class EncodeGraph(nn.Module):
@@ -132,7 +133,7 @@ class EncodeGraph(nn.Module):
         self.vae: Any = vae
 
     def forward(self, rgb: Tensor) -> Tensor:
-        picture = rgb.permute(0, 3, 1, 2).float() / 127.5 - 1
+        picture = rgb.float().permute(0, 3, 1, 2) / 127.5 - 1
         encoded = self.vae.encode(picture.to(self.vae.dtype))
         latents: Tensor = (
             encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
