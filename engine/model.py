@@ -29,9 +29,8 @@ from giffusion.engine.tokenizer import PromptTokenizer
 MANIFEST = "giffusion.json"
 FORMAT = 1
 GRAPHS = ("text", "denoise", "decode", "encode")
-TYPED_GRAPHS = ("denoise", "decode")
-"""Stages whose network also comes in half precision, for runtimes that take types as written."""
 GRAPH_DTYPES = ("fp32", "fp16", "bf16")
+"""What a graph's network computes in; runtimes that choose for themselves read the first."""
 _WEIGHTS = {"text": "text_encoder/", "denoise": "unet/", "decode": "vae/", "encode": "vae/"}
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "int": int,
@@ -163,8 +162,7 @@ class Model:
 
         Args:
             stage: one of `GRAPHS`.
-            dtype: what its network computes in, one of `GRAPH_DTYPES`; the graphs that are not
-                among `TYPED_GRAPHS` compute in fp32 always.
+            dtype: what its network computes in, one of `GRAPH_DTYPES`.
 
         Raises:
             ModelError: the model was exported without that type.
@@ -200,14 +198,12 @@ class Model:
 
 def graph_path(folder: Path, stage: str, dtype: str = "fp32") -> Path:
     """Returns where a model folder keeps one stage's graph; see `Model.graph_path`."""
-    typed = stage in TYPED_GRAPHS and dtype != "fp32"
-    return folder / (f"{stage}.{dtype}.onnx" if typed else f"{stage}.onnx")
+    return folder / (f"{stage}.onnx" if dtype == "fp32" else f"{stage}.{dtype}.onnx")
 
 
 def graph_names(dtypes: Iterable[str] = GRAPH_DTYPES) -> list[str]:
     """Returns the names of all graph files of a model, without `.onnx`."""
-    paths = (graph_path(Path(), stage, dtype) for stage in GRAPHS for dtype in dtypes)
-    return list(dict.fromkeys(path.stem for path in paths))
+    return [graph_path(Path(), stage, dtype).stem for stage in GRAPHS for dtype in dtypes]
 
 
 def graph_spec(manifest: Manifest, stage: str) -> GraphSpec:

@@ -24,7 +24,6 @@ from giffusion.engine.model import (
     GRAPH_DTYPES,
     GRAPHS,
     MANIFEST,
-    TYPED_GRAPHS,
     Manifest,
     graph_path,
     graph_spec,
@@ -62,8 +61,8 @@ def export_model(
     Args:
         folder: the checkpoint, with safetensors weights; graphs of an earlier export are replaced.
         name: what the model is called; the folder's name by default.
-        dtypes: what the denoise and decode graphs are to compute in, each a file of its own;
-            fp32 among them, which the CPU runtimes read.
+        dtypes: what the graphs are to compute in, each a file of its own; fp32 among them,
+            which the CPU runtimes read.
         progress: called with a line before each graph.
 
     Returns:
@@ -80,7 +79,7 @@ def export_model(
             raise ModelError(f"{folder / weights} is missing: expected safetensors weights")
     manifest = _manifest(folder, name or folder.resolve().name, unet_config)
     for stage in GRAPHS:
-        for dtype in dtypes if stage in TYPED_GRAPHS else ("fp32",):
+        for dtype in dtypes:
             progress(f"{folder.name}: tracing {stage} in {dtype}")
             path = graph_path(folder, stage, dtype)
             _trace(load_stage(folder, stage, dtype), manifest, stage, path)
@@ -95,7 +94,7 @@ def load_stage(folder: Path, stage: str, dtype: str = "fp32") -> nn.Module:
     Args:
         folder: a `StableDiffusionPipeline` folder.
         stage: one of `giffusion.engine.model.GRAPHS`.
-        dtype: what its network computes in; stages that are not among `TYPED_GRAPHS` take fp32.
+        dtype: what its network computes in, one of `giffusion.engine.model.GRAPH_DTYPES`.
 
     Raises:
         ModelError: the part is missing or of a kind that the engine does not render.

@@ -1,4 +1,4 @@
-"""The command line: `giffusion render | plan | models | doctor`.
+"""The command line: `giffusion render | plan | build | engines | models | doctor`.
 
 Each command is a module of `giffusion.server.commands`, imported when it runs. The invariant: a
 wrong input is one line on standard error and exit code 2, never a traceback.
@@ -33,6 +33,8 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _COMMANDS = {
     "render": "render key-frame text to a video or GIF",
     "plan": "show what would be rendered, frame by frame, without a model",
+    "build": "build a model's TensorRT engines, for any GPU",
+    "engines": "list, remove or check the engines on this machine",
     "models": "list the models that are installed",
     "doctor": "show which runtimes and encoders work here, and why others do not",
 }
@@ -114,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("render", "plan"):
         _add_plan_options(parsers[name])
     _add_render_options(parsers["render"])
+    _add_build_options(parsers["build"])
+    _add_engines_options(parsers["engines"])
     for name in ("models", "doctor"):
         parsers[name].add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -178,6 +182,42 @@ def _add_render_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument(
         "--keep-partial", action="store_true", help="when stopped, keep the finished frames"
+    )
+
+
+def _add_build_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="name or folder of the model")
+    parser.add_argument(
+        "--runtime", default="tensorrt-rtx", help="tensorrt, tensorrt-rtx (default: tensorrt-rtx)"
+    )
+    parser.add_argument(
+        "--device", default="current", help="GPUs such as sm89,sm120 (default: current)"
+    )
+    parser.add_argument(
+        "--size", type=_typed(parse_size), help="WIDTHxHEIGHT (default: the model's)"
+    )
+    parser.add_argument(
+        "--batch", default="2,8,16,32", help="rows of the denoise graph (default: 2,8,16,32)"
+    )
+    parser.add_argument("--precision", default="fp16", help="fp16, bf16 or fp32 (default: fp16)")
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+
+
+def _add_engines_options(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("ls", help="list the engines", description="Lists the engines.")
+    listing.add_argument("--json", action="store_true", help="print one JSON list")
+    removing = actions.add_parser("rm", help="remove engines", description="Removes engines.")
+    removing.add_argument("keys", nargs="*", metavar="KEY", help="keys of engines, from ls")
+    removing.add_argument("--all", action="store_true", help="remove all of them")
+    checking = actions.add_parser(
+        "verify",
+        help="check engines",
+        description="Checks that plans are what was built and, on their GPU, every slot's frame.",
+    )
+    checking.add_argument("keys", nargs="*", metavar="KEY", help="keys (default: all engines)")
+    checking.add_argument(
+        "--model", action="append", default=[], help="a model that is not bundled; repeatable"
     )
 
 

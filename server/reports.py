@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from tqdm import tqdm
 
 from giffusion.engine.rendering import Progress, RenderResult
+
+_FRAME_STAGES = ("frames", "file")
 
 
 class Report(Protocol):
@@ -29,6 +32,9 @@ class Report(Protocol):
     def done(self, result: RenderResult) -> None:
         """Takes what was made."""
 
+    def engine(self, facts: Mapping[str, Any]) -> None:
+        """Takes an engine that is there, as its manifest, its key and whether it was built now."""
+
     def __enter__(self) -> Report: ...
 
     def __exit__(
@@ -43,10 +49,10 @@ class TerminalReport:
     """A bar with frames/s and time left on standard error, where that is a terminal.
 
     Args:
-        output: the file that is rendered.
+        output: the file that is rendered, if one is.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path | None = None) -> None:
         self._output = output
         self._bar: tqdm[NoReturn] | None = None
         self._stage = ""
@@ -72,6 +78,11 @@ class TerminalReport:
             f"{result.elapsed_s:.1f} s, {rate:.1f} frames/s"
         )
 
+    def engine(self, facts: Mapping[str, Any]) -> None:
+        self._close()
+        how = f"built in {facts['build_s']:.0f} s" if facts["built"] else "there already"
+        print(f"{describe_engine(facts)}, {how}")
+
     def __enter__(self) -> TerminalReport:
         return self
 
@@ -86,10 +97,9 @@ class TerminalReport:
     def _open(self, progress: Progress) -> None:
         self._close()
         self._stage = progress.stage
-        label, unit = {
-            "frames": (self._output.name, " frames"),
-            "file": ("applying colours", " frames"),
-        }.get(progress.stage, (progress.stage, "%"))
+        name = self._output.name if self._output else progress.stage
+        label = {"frames": name, "file": "applying colours"}.get(progress.stage, progress.stage)
+        unit = " frames" if progress.stage in _FRAME_STAGES else "%"
         self._bar = tqdm(
             total=progress.total, desc=label, unit=unit, disable=None, dynamic_ncols=True
         )
@@ -113,7 +123,10 @@ class JsonReport:
         self._print("warning", text=text)
 
     def progress(self, progress: Progress) -> None:
-        # The first progress comes when everything is loaded.
+        if progress.stage not in _FRAME_STAGES:
+            self._print("build", what=progress.stage, done=progress.done, total=progress.total)
+            return
+        # The first of these comes when everything is loaded.
         self._began = self._began or time.perf_counter()
         elapsed_s = time.perf_counter() - self._began
         left = progress.total - progress.done
@@ -136,6 +149,9 @@ class JsonReport:
             numerics=result.numerics,
         )
 
+    def engine(self, facts: Mapping[str, Any]) -> None:
+        self._print("engine", **facts)
+
     def __enter__(self) -> JsonReport:
         return self
 
@@ -151,3 +167,14 @@ class JsonReport:
 
     def _print(self, event: str, **values: object) -> None:
         print(json.dumps({"event": event, **values}, ensure_ascii=False), flush=True)
+
+
+def describe_engine(facts: Mapping[str, Any]) -> str:
+    """Says in a line what an engine is, from its manifest and its key."""
+    size = "" if facts["size"] is None else " {}x{}".format(*facts["size"])
+    batches = ",".join(map(str, facts["batches"]))
+    return (
+        f"{facts['key']}  {facts['model']} {facts['stage']} {facts['precision']}{size} "
+        f"batch {batches} for {','.join(facts['devices'])}, {facts['package']} "
+        f"{facts['version']}, {facts['plan_bytes'] / 2**20:.0f} MiB"
+    )

@@ -85,7 +85,6 @@ def test_a_copy_is_the_same_model(folder: Path) -> None:
     assert copy.fingerprint == load_model(MINI).fingerprint
     assert copy.graph_path("denoise") == folder / "denoise.onnx"
     assert copy.graph_path("denoise", "bf16") == folder / "denoise.bf16.onnx"
-    assert copy.graph_path("text", "bf16") == folder / "text.onnx"
 
 
 def test_a_model_exported_without_a_type_says_so(folder: Path) -> None:

@@ -1,0 +1,191 @@
+"""TensorRT, in either package, as a runtime: engines from the store, run as CUDA graphs.
+
+Opened by name through `giffusion.engine.runtimes`. The invariant: a graph runs on the engine that
+was built from its file, for this device and by this version, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from giffusion.engine.contract import LATENT_SCALE, GraphSpec
+from giffusion.engine.errors import SettingsError
+from giffusion.engine.model import MANIFEST, Manifest, Model
+from giffusion.engine.runtimes.base import OnPrepare
+from giffusion.engine.runtimes.cuda import Cuda
+from giffusion.engine.runtimes.cuda_bindings import open_cuda
+from giffusion.engine.runtimes.device import DeviceGraph
+from giffusion.engine.runtimes.resources import Stream
+from giffusion.engine.runtimes.tensorrt.cache import RuntimeCache
+from giffusion.engine.runtimes.tensorrt.graph import Arena, LoadedEngine
+from giffusion.engine.runtimes.tensorrt.package import TensorRtPackage
+from giffusion.engine.runtimes.tensorrt.prepare import DEFAULT_BATCHES, Target, ensure_engines
+from giffusion.engine.runtimes.tensorrt.store import EngineStore, StoredEngine
+
+PRECISIONS = ("fp16", "bf16", "fp32")
+RENDER_STAGES = ("text", "denoise", "decode")
+DECODE_BATCH = 4
+_BATCH_AXES = {"text": "prompts", "denoise": "rows", "decode": "images", "encode": "images"}
+
+
+class TensorRtRuntime:
+    """Runs graphs as TensorRT engines on the first CUDA device; see `Runtime`.
+
+    Args:
+        name: `tensorrt` or `tensorrt-rtx`.
+        precision: which of a model's graphs are run, one of `PRECISIONS`; None for fp16.
+        cuda_graphs: capture the work of a run and replay it; False launches it kernel by kernel.
+        store: where engines are kept; the user's if None.
+        open_package: imports the package.
+        open_device: opens the device.
+
+    Raises:
+        SettingsError: the precision is unknown, or the device does not compute in it.
+        RuntimeUnavailableError: the package, the driver or a device is missing.
+    """
+
+    num_lanes = 1
+    decode_batch = DECODE_BATCH
+    on_device = True
+
+    def __init__(
+        self,
+        name: str,
+        precision: str | None = None,
+        *,
+        cuda_graphs: bool = True,
+        store: EngineStore | None = None,
+        open_package: Callable[[str], TensorRtPackage] = TensorRtPackage,
+        open_device: Callable[[], Cuda] = open_cuda,
+    ) -> None:
+        if precision not in (None, *PRECISIONS):
+            raise SettingsError(
+                f"precision '{precision}' is not available on runtime '{name}': expected "
+                f"{' or '.join(PRECISIONS)}"
+            )
+        self.name = name
+        self.precision = self.graph_dtype = precision or PRECISIONS[0]
+        self._package = open_package(name)
+        self.version: str = self._package.version
+        self._cuda = open_device()
+        self.device = self._cuda.compute_capability
+        self._package.check_precision(self.precision, [self.device])
+        self._store = store or EngineStore()
+        self._cuda_graphs = cuda_graphs
+        self._lines: dict[bool, tuple[Stream, Arena]] = {}
+        self._loaded: WeakValueDictionary[str, LoadedEngine] = WeakValueDictionary()
+        self._used: dict[str, StoredEngine] = {}
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What results depend on besides graphs and shapes, once the graphs are loaded."""
+        return {
+            "runtime": self.name,
+            "runtime_version": self.version,
+            "precision": self.precision,
+            "device": self._cuda.device_name,
+            "decode_batch": self.decode_batch,
+            "engines": {
+                stage: stored.manifest.plan_sha256[:16]
+                for stage, stored in sorted(self._used.items())
+            },
+        }
+
+    def smaller(self, batch: int) -> tuple[int, ...]:
+        """Returns the batches below one that the loaded denoise engine has profiles for."""
+        used = self._used.get("denoise")
+        batches = DEFAULT_BATCHES if used is None else used.manifest.made_for.batches
+        return tuple(rows for rows in batches if rows < batch)
+
+    def prepare(
+        self, model: Model, *, size: tuple[int, int], batch: int, on_progress: OnPrepare
+    ) -> None:
+        """Builds the engines of a model that are missing for this device; takes minutes.
+
+        Raises:
+            EngineMissingError: the batch is none of `DEFAULT_BATCHES`, and no engine has it.
+            ModelError: a graph cannot be built.
+            EngineStoreError: the store cannot be written.
+        """
+        target = self._target(size)
+        stages: tuple[str, ...] = RENDER_STAGES
+        if batch not in target.batches:
+            wanted = self._target(size, (batch,))
+            request = wanted.request(model.manifest, "denoise")
+            if self._store.find(request) is None:
+                wider = self._target(size, tuple(sorted({*DEFAULT_BATCHES, batch})))
+                raise self._store.missing(request, wider.command(model.folder))
+            stages = ("text", "decode")
+        ensure_engines(target, self._store, model, stages=stages, on_progress=on_progress)
+
+    def load(
+        self,
+        path: Path,
+        spec: GraphSpec,
+        axes: Mapping[str, int],
+        feedback: Mapping[str, str] | None = None,
+    ) -> DeviceGraph:
+        """Loads the engine of a graph; see `Runtime.load`.
+
+        Raises:
+            EngineMissingError: the store has none; nothing else is taken instead.
+            EngineStoreError: its plan is not the one that was built, or does not load.
+            DeviceMemoryError: it does not fit into the device's memory.
+        """
+        stored = self._stored(path, spec.name, axes)
+        engine = self._loaded.get(stored.key)
+        if engine is None:
+            engine = LoadedEngine(self._package, stored, spec, self._cache(stored))
+            self._loaded[stored.key] = engine
+        self._used[spec.name] = stored
+        # The engine's worker thread runs the text graph while its own runs the others.
+        stream, arena = self._line(aside=spec.name == "text")
+        return DeviceGraph(
+            stream,
+            spec,
+            axes,
+            feedback,
+            partial(engine.open, stream=stream, arena=arena),
+            cuda_graphs=self._cuda_graphs,
+        )
+
+    def _stored(self, path: Path, stage: str, axes: Mapping[str, int]) -> StoredEngine:
+        size = (axes.get("w", 1) * LATENT_SCALE, axes.get("h", 1) * LATENT_SCALE)
+        batch = axes[_BATCH_AXES[stage]]
+        target = self._target(size, (batch,), (batch,))
+        request = target.request(Manifest.read(path.parent / MANIFEST), stage)
+        found = self._store.find(request)
+        if found is None:
+            raise self._store.missing(request, target.command(path.parent))
+        return found
+
+    def _target(
+        self,
+        size: tuple[int, int],
+        batches: tuple[int, ...] = DEFAULT_BATCHES,
+        decode_batches: tuple[int, ...] = (DECODE_BATCH,),
+    ) -> Target:
+        return Target(self._package, self.precision, size, (self.device,), batches, decode_batches)
+
+    def _cache(self, stored: StoredEngine) -> RuntimeCache:
+        path = self._store.root / ".kernels" / f"{stored.key}-{self.device}.cache"
+        return RuntimeCache(self._package, path)
+
+    def _line(self, *, aside: bool) -> tuple[Stream, Arena]:
+        if aside not in self._lines:
+            self._lines[aside] = Stream(self._cuda), Arena(self._cuda)
+        return self._lines[aside]
+
+
+def tensorrt(precision: str | None = None) -> TensorRtRuntime:
+    """Opens NVIDIA's `tensorrt`."""
+    return TensorRtRuntime("tensorrt", precision)
+
+
+def tensorrt_rtx(precision: str | None = None) -> TensorRtRuntime:
+    """Opens NVIDIA's `tensorrt_rtx`."""
+    return TensorRtRuntime("tensorrt-rtx", precision)

@@ -1,0 +1,256 @@
+"""The engines on this machine's disk, each in a folder named by what went into it.
+
+`prepare.py` makes what is missing, the runtime loads, `giffusion engines` lists and removes. The
+invariant: an entry is whole or is not there, and only a plan whose hash is the recorded one is
+ever loaded. What is broken is reported and left for the user to remove.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from giffusion.engine.errors import RuntimeUnavailableError, SettingsError, nearest
+from giffusion.engine.runtimes.tensorrt.disk import publish, remove, store_errors
+from giffusion.engine.runtimes.tensorrt.manifest import (
+    FORMAT,
+    MANIFEST,
+    EngineManifest,
+    EngineRequest,
+    EngineStoreError,
+)
+
+PLAN = "engine.plan"
+ENVIRONMENT = "GIFFUSION_CACHE"
+_LOCKS = ".locks"
+_PART = ".part-"
+_CHUNK_BYTES = 64 << 20
+
+
+class EngineMissingError(RuntimeUnavailableError):
+    """No engine in the store serves what is asked for; the text names the nearest that exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEngine:
+    """An engine in the store.
+
+    Args:
+        key: the name of its folder.
+        folder: where it lies.
+        manifest: its record.
+    """
+
+    key: str
+    folder: Path
+    manifest: EngineManifest
+
+    @property
+    def plan_path(self) -> Path:
+        """The plan's file."""
+        return self.folder / PLAN
+
+    def check(self) -> None:
+        """Reads the plan and compares it with the record.
+
+        Raises:
+            EngineStoreError: it is missing, or is not the one that was built.
+        """
+        recorded = self.manifest.plan_sha256
+        try:
+            with self.plan_path.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise EngineStoreError(
+                f"engine {self.key}: {PLAN} cannot be read: {error.strerror}; {_mend(self.key)}"
+            ) from None
+        if found != recorded:
+            raise EngineStoreError(
+                f"engine {self.key}: {PLAN} is not the one that was built; {_mend(self.key)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenEngine:
+    """An entry that cannot be used.
+
+    Args:
+        key: the name of its folder.
+        reason: what is wrong, in one line.
+    """
+
+    key: str
+    reason: str
+
+
+def default_root() -> Path:
+    """Returns where engines are kept: below `GIFFUSION_CACHE`, else the user's cache folder."""
+    if chosen := os.environ.get(ENVIRONMENT):
+        return Path(chosen).expanduser() / "engines"
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "giffusion" / "engines"
+
+
+class EngineStore:
+    """Engines in one folder, shared by all processes of this machine.
+
+    Args:
+        root: the folder; made when the first engine is kept. None for `default_root()`.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = default_root() if root is None else root
+
+    def entries(self) -> list[StoredEngine | BrokenEngine]:
+        """Returns everything that is kept, the broken too, by key."""
+        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        return [
+            self._read(folder.name)
+            for folder in folders
+            if folder.is_dir() and not folder.name.startswith(".")
+        ]
+
+    def engines(self) -> list[StoredEngine]:
+        """Returns the engines whose record can be read."""
+        return [entry for entry in self.entries() if isinstance(entry, StoredEngine)]
+
+    def get(self, key: str) -> StoredEngine:
+        """Returns an engine by its key.
+
+        Raises:
+            SettingsError: there is none.
+            EngineStoreError: its record cannot be read.
+        """
+        known = [entry.key for entry in self.entries()]
+        if key not in known:
+            raise SettingsError(f"unknown engine '{key}': {nearest(key, known)}")
+        entry = self._read(key)
+        if isinstance(entry, BrokenEngine):
+            raise EngineStoreError(entry.reason)
+        return entry
+
+    def find(self, wanted: EngineRequest) -> StoredEngine | None:
+        """Returns the engine that serves a request with the fewest profiles, or None."""
+        fitting = [e for e in self.engines() if not wanted.differences(e.manifest.made_for)]
+        return min(fitting, key=lambda e: len(e.manifest.made_for.batches), default=None)
+
+    def missing(self, wanted: EngineRequest, command: str) -> EngineMissingError:
+        """Returns the error of a request that no engine serves.
+
+        Args:
+            wanted: what was asked for.
+            command: the command line that makes it.
+        """
+        ranked = sorted(
+            (wanted.differences(engine.manifest.made_for), engine.key) for engine in self.engines()
+        )
+        nearest_one = min(ranked, key=lambda pair: len(pair[0]), default=None)
+        if nearest_one is None:
+            there = f"the store {self.root} is empty"
+        else:
+            words, key = nearest_one
+            there = f"the nearest, {key}, is of {' and '.join(words)}"
+        return EngineMissingError(f"no engine for {wanted}: {there}; make it with `{command}`")
+
+    def make(
+        self, wanted: EngineRequest, build: Callable[[], memoryview]
+    ) -> tuple[StoredEngine, bool]:
+        """Returns the engine of a request, built and kept if there is none.
+
+        Of several processes that want the same, one builds and the others wait for it.
+
+        Returns:
+            The engine, and whether it was built now.
+
+        Raises:
+            EngineStoreError: the store cannot be written.
+        """
+        with store_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        with self._locked(wanted.key):
+            self._sweep(wanted.key)
+            found = self.find(wanted)
+            if found is not None:
+                return found, False
+            began = time.perf_counter()
+            plan = build()
+            build_s = round(time.perf_counter() - began, 3)
+            with store_errors(self.root):
+                return self._keep(wanted, plan, build_s), True
+
+    def remove(self, key: str) -> None:
+        """Removes an entry, broken or not.
+
+        Raises:
+            SettingsError: there is none.
+            EngineStoreError: the store cannot be written.
+        """
+        known = [entry.key for entry in self.entries()]
+        if key not in known:
+            raise SettingsError(f"unknown engine '{key}': {nearest(key, known)}")
+        with store_errors(self.root), self._locked(key):
+            remove(self.root / key)
+
+    def timing_cache(self, package: str, version: str, device: str) -> Path:
+        """Returns the file that keeps kernel timings of a package on a device."""
+        return self.root / ".timings" / f"{package}-{version}-{device}.cache"
+
+    def _read(self, key: str) -> StoredEngine | BrokenEngine:
+        folder = self.root / key
+        try:
+            manifest = EngineManifest.read(folder / MANIFEST)
+        except EngineStoreError as error:
+            return BrokenEngine(key, f"engine {key}: {error}; {_mend(key)}")
+        if manifest.made_for.key != key:
+            return BrokenEngine(key, f"engine {key} is not what its folder says; {_mend(key)}")
+        return StoredEngine(key, folder, manifest)
+
+    def _keep(self, wanted: EngineRequest, plan: memoryview, build_s: float) -> StoredEngine:
+        temp = self.root / f"{_PART}{wanted.key}-{secrets.token_hex(4)}"
+        temp.mkdir()
+        try:
+            digest = hashlib.sha256()
+            with (temp / PLAN).open("wb") as stream:
+                for start in range(0, len(plan), _CHUNK_BYTES):
+                    chunk = plan[start : start + _CHUNK_BYTES]
+                    digest.update(chunk)
+                    stream.write(chunk)
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            manifest = EngineManifest(
+                FORMAT, wanted, digest.hexdigest(), len(plan), build_s, created
+            )
+            manifest.write(temp / MANIFEST)
+            publish(temp, self.root / wanted.key)
+        except BaseException:
+            shutil.rmtree(temp, ignore_errors=True)
+            raise
+        return StoredEngine(wanted.key, self.root / wanted.key, manifest)
+
+    def _sweep(self, key: str) -> None:
+        """Removes what killed builds of a key left; called by the one who holds its lock."""
+        for leftover in self.root.glob(f"{_PART}{key}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        with store_errors(self.root):
+            locks = self.root / _LOCKS
+            locks.mkdir(exist_ok=True)
+            stream = (locks / key).open("w")
+        with stream:
+            # Released by the system when its process ends, however it ends.
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+
+def _mend(key: str) -> str:
+    return f"remove it with `giffusion engines rm {key}`"
