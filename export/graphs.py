@@ -61,7 +61,8 @@ class DenoiseGraph(nn.Module):
         size_ids: Tensor | None = None,
     ) -> Tensor:
         dtype = self.unet.dtype
-        micro = {} if pooled is None else {"text_embeds": pooled.to(dtype), "time_ids": size_ids}
+        # The UNet joins both in float32, and casts what they become.
+        micro = {} if pooled is None else {"text_embeds": pooled, "time_ids": size_ids}
         scaled = state[:, 0] * scale[:, None, None, None]
         row_output: Tensor = self.unet(
             scaled.index_select(0, row_slot).to(dtype),
