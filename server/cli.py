@@ -7,6 +7,7 @@ wrong input is one line on standard error and exit code 2, never a traceback.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -75,11 +76,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INPUT
     except BrokenPipeError:
         # The reader has seen enough, as in `giffusion plan … | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop_output()
+        _complain("standard output cannot be written: no space is left there", error)
+        return EXIT_INPUT
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _drop_output() -> None:
+    """Lets what is still buffered go nowhere, so that the interpreter ends without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

@@ -140,7 +140,8 @@ class BoundCuda:
         self._call("cudaStreamSynchronize", stream)
 
     def create_event(self) -> int:
-        flags = self._runtime.cudaEventDisableTiming
+        # Waiting must not take a core from the encoders.
+        flags = self._runtime.cudaEventDisableTiming | self._runtime.cudaEventBlockingSync
         return int(self._call("cudaEventCreateWithFlags", flags))
 
     def destroy_event(self, event: int) -> None:
@@ -153,7 +154,7 @@ class BoundCuda:
         self._call("cudaEventSynchronize", event)
 
     def is_done(self, event: int) -> bool:
-        status, *_ = self._runtime.cudaEventQuery(event)
+        status, _ = self._invoke("cudaEventQuery", event)
         if status == self._runtime.cudaError_t.cudaErrorNotReady:
             return False
         self._check("cudaEventQuery", status)
@@ -184,11 +185,15 @@ class BoundCuda:
 
     def _call(self, name: str, *arguments: object, asked_bytes: int = 0) -> Any:
         """Calls a function on this device and returns its value, a tuple if it has several."""
+        status, values = self._invoke(name, *arguments)
+        self._check(name, status, asked_bytes)
+        return values[0] if len(values) == 1 else tuple(values)
+
+    def _invoke(self, name: str, *arguments: object) -> tuple[Any, list[Any]]:
         if not getattr(self._thread, "is_current", False):
             self.make_current()
         status, *values = getattr(self._runtime, name)(*arguments)
-        self._check(name, status, asked_bytes)
-        return values[0] if len(values) == 1 else tuple(values)
+        return status, values
 
     def _check(self, name: str, status: Any, asked_bytes: int = 0) -> None:
         errors = self._runtime.cudaError_t

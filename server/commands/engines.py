@@ -43,8 +43,8 @@ def _remove(store: EngineStore, options: argparse.Namespace) -> None:
     if bool(options.keys) == options.all:
         raise InputError("expected the keys of engines, or --all: give one of both")
     keys = [entry.key for entry in store.entries()] if options.all else options.keys
+    store.remove(keys)
     for key in keys:
-        store.remove(key)
         print(f"removed {key}")
 
 

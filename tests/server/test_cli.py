@@ -310,11 +310,33 @@ def test_models_lists_the_bundled_one(capfd: pytest.CaptureFixture[str]) -> None
 
 def test_doctor_says_what_works_and_why_not(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
-    findings = {f["name"]: f for f in json.loads(capfd.readouterr().out)["findings"]}
-    assert findings["onnxruntime"]["works"]
-    assert findings["auto"]["works"]
-    assert findings["libx264"]["works"]
-    nvenc = findings["h264_nvenc"]
-    assert nvenc["works"] or "NVENC" in nvenc["detail"]
+    listed = json.loads(capfd.readouterr().out)["findings"]
+    findings = {(f["kind"], f["name"]): f for f in listed}
+    assert len(findings) == len(listed)
+    for runtime in ("onnxruntime", "openvino", "torch", "auto"):
+        assert findings["runtime", runtime]["works"]
+    for encoder in ("libx264", "libsvtav1", "gif", "auto"):
+        assert findings["encoder", encoder]["works"]
+    for kind, name in (("runtime", "tensorrt-rtx"), ("encoder", "h264_nvenc")):
+        finding = findings[kind, name]
+        assert finding["works"] or "no NVIDIA driver" in finding["detail"]
     assert main(["doctor"]) == 0
     assert "onnxruntime" in capfd.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
+def test_a_full_standard_output_is_a_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*GIFFUSION, "models"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    assert done.returncode == 2
+    assert done.stderr == ("giffusion: standard output cannot be written: no space is left there\n")
+
+
+def test_encoders_that_cannot_be_used_are_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    render = ["render", "--prompts", "0: a", "-o", "never.mp4", "--encoder"]
+    assert main([*render, "x264"]) == 2
+    assert "unknown encoder 'x264': did you mean 'libx264'" in capfd.readouterr().err
+    assert main([*render, "gif"]) == 2
+    assert "encoder gif does not write MP4: expected auto or libx264" in capfd.readouterr().err

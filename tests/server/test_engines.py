@@ -190,7 +190,7 @@ def test_a_cache_that_cannot_be_written(
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
     status, _, err = command(BUILD)
     assert status == 2
-    assert "cannot be written: Permission denied; set GIFFUSION_CACHE" in err
+    assert "cannot be used: Permission denied; set GIFFUSION_CACHE" in err
 
 
 def test_the_bundled_model_is_found_by_its_folder_too(command: Command) -> None:

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -219,11 +220,12 @@ def read_timings(config: Any, path: Path) -> None:
 
 
 def write_timings(config: Any, path: Path) -> None:
-    """Keeps a build's timings for later ones; the file is the whole of them, or what it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Keeps a build's timings for later ones, unless the disk is full.
+
+    The file is the whole of them, or what it was.
+    """
     temp = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
         temp.write_bytes(memoryview(config.get_timing_cache().serialize()))
         os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)

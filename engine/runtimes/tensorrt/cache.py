@@ -55,7 +55,8 @@ class RuntimeCache:
         """Keeps what was compiled since the file was read, unless the disk is full."""
         if self._cache is None:
             return
-        content = bytes(memoryview(self._cache.serialize()))
+        serialized = self._cache.serialize()
+        content = self._saved if serialized is None else bytes(memoryview(serialized))
         if content == self._saved:
             return
         temp = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}")

@@ -33,7 +33,7 @@ def store_errors(root: Path) -> Iterator[None]:
         if error.errno in _FULL:
             advice = "free some, `giffusion engines rm` removes engines, or set GIFFUSION_CACHE"
         raise EngineStoreError(
-            f"the engine store {root} cannot be written: {reason}; {advice}"
+            f"the engine store {root} cannot be used: {reason}; {advice}"
         ) from error
 
 
@@ -47,12 +47,10 @@ def sync(path: Path) -> None:
 
 
 def publish(temp: Path, final: Path) -> None:
-    """Gives a folder of files its name, and that of a folder in its place to nobody."""
+    """Gives a folder of files its name, which no other has."""
     for file in temp.iterdir():
         sync(file)
     sync(temp)
-    if final.exists():
-        remove(final)
     temp.rename(final)
     sync(final.parent)
 

@@ -1,51 +1,29 @@
 """A stored engine on the device: its weights once, and an execution context for each profile.
 
-`runtime.py` opens engines and gives their contexts to `DeviceGraph`. The invariant: contexts that
-share a stream share their scratch memory, and no context is captured before it has run once.
+`runtime.py` opens engines and gives their contexts to `DeviceGraph`. The invariant: only tensors of
+the contract's names, types and directions are bound, and whatever TensorRT refuses raises what it
+said.
 """
 
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from giffusion.engine.contract import GraphSpec, TensorSpec
-from giffusion.engine.errors import DeviceMemoryError, ModelError
-from giffusion.engine.runtimes.cuda import Cuda, device_error
-from giffusion.engine.runtimes.resources import DeviceMemory, Resource, Stream
+from giffusion.engine.errors import DeviceError, DeviceMemoryError, ModelError
+from giffusion.engine.runtimes.cuda import device_error
+from giffusion.engine.runtimes.resources import Stream
+from giffusion.engine.runtimes.tensorrt.arena import Arena, Scratch
 from giffusion.engine.runtimes.tensorrt.cache import RuntimeCache
 from giffusion.engine.runtimes.tensorrt.manifest import EngineStoreError
 from giffusion.engine.runtimes.tensorrt.package import TensorRtPackage
 from giffusion.engine.runtimes.tensorrt.store import StoredEngine
 
-
-class Arena(Resource):
-    """Scratch memory of the contexts that run on one stream, one after the other.
-
-    Contexts keep the block that they were given, since captured graphs hold its address. So the
-    context that needs most is best opened first.
-    """
-
-    def __init__(self, cuda: Cuda) -> None:
-        super().__init__(cuda)
-        self._blocks: list[DeviceMemory] = []
-
-    def block(self, num_bytes: int) -> DeviceMemory:
-        """Returns a block of at least a size.
-
-        Raises:
-            DeviceMemoryError: there is no room for another.
-        """
-        fitting = (block for block in self._blocks if block.num_bytes >= num_bytes)
-        if (found := next(fitting, None)) is not None:
-            return found
-        self._blocks.append(DeviceMemory(self.cuda, num_bytes))
-        return self._blocks[-1]
-
-    def _free(self) -> None:
-        for block in self._blocks:
-            block.close()
+# TensorRT's words where memory does not suffice; its calls return nothing else.
+_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|could not be allocated", re.IGNORECASE)
 
 
 class LoadedEngine:
@@ -59,6 +37,7 @@ class LoadedEngine:
 
     Raises:
         EngineStoreError: the plan is not the one that was built, or does not load here.
+        DeviceMemoryError: the device has no room for its weights.
         ModelError: its tensors are not the contract's.
     """
 
@@ -77,6 +56,9 @@ class LoadedEngine:
         ):
             self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
+            failure = self.failure("loading the engine")
+            if isinstance(failure, DeviceMemoryError):
+                raise failure
             raise EngineStoreError(
                 f"engine {stored.key} cannot be loaded by {package.name} {package.version}: "
                 f"{package.first_error()}"
@@ -84,11 +66,6 @@ class LoadedEngine:
         self._check()
         self._kernels = cache
         self._config = cache.configure(self._engine)
-
-    @property
-    def digest(self) -> str:
-        """Sixteen hexadecimal digits that name the plan."""
-        return self.stored.manifest.plan_sha256[:16]
 
     def open(self, axes: Mapping[str, int], stream: Stream, arena: Arena) -> TensorRtExecutor:
         """Returns a context for sizes of the named axes.
@@ -98,25 +75,34 @@ class LoadedEngine:
             DeviceMemoryError: the device has no room for its scratch memory.
         """
         profile = self._profile(axes)
+        num_bytes = self._engine.get_device_memory_size_for_profile_v2(profile)
+        scratch = arena.share(num_bytes) if num_bytes else None
         self._package.clear_errors()
         context = self._engine.create_execution_context(self._config)
         if context is None:
-            raise DeviceMemoryError(
-                f"no context for engine {self.stored.key}: {self._package.first_error()}; lower "
-                "--batch or --size"
-            )
-        num_bytes = self._engine.get_device_memory_size_for_profile_v2(profile)
-        if num_bytes:
-            context.set_device_memory(arena.block(num_bytes).address, num_bytes)
-        return TensorRtExecutor(self, context, profile, stream)
+            error = self.failure("opening a context")
+            if scratch is not None:
+                scratch.close()
+            raise error
+        return TensorRtExecutor(self, context, profile, stream, scratch, num_bytes)
+
+    def expect(self) -> None:
+        """Forgets what TensorRT said so far: called before what `failure` may explain."""
+        self._package.clear_errors()
 
     def keep_kernels(self) -> None:
         """Keeps what was compiled on this device for the next process."""
         self._kernels.save()
 
-    def failure(self, action: str) -> Exception:
-        """Returns the error of something that TensorRT refused while it ran."""
-        return device_error(action, self._package.first_error())
+    def failure(self, action: str) -> DeviceError:
+        """Returns the error of something that TensorRT refused, in its own words."""
+        name, reason = self._package.name, self._package.first_error()
+        if any(_OUT_OF_MEMORY.search(text) for text in self._package.logger.errors):
+            return DeviceMemoryError(
+                f"the device's memory is used up while {action} with {name}: {reason}; lower "
+                "--batch or --size"
+            )
+        return device_error(f"{action} with {name}", reason)
 
     def is_input(self, name: str) -> bool:
         """Whether a tensor is one of the graph's inputs."""
@@ -161,13 +147,25 @@ class LoadedEngine:
 class TensorRtExecutor:
     """A context of an engine at one profile; an `Executor` of `DeviceGraph`."""
 
-    def __init__(self, engine: LoadedEngine, context: Any, profile: int, stream: Stream) -> None:
+    def __init__(
+        self,
+        engine: LoadedEngine,
+        context: Any,
+        profile: int,
+        stream: Stream,
+        scratch: Scratch | None,
+        scratch_bytes: int,
+    ) -> None:
         self._engine = engine
         self._context = context
         self._profile = profile
         self._stream = stream
+        self._scratch = scratch
+        self._scratch_bytes = scratch_bytes
+        self._has_scratch = False
 
     def bind(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._engine.expect()
         # Queued on the stream that the context runs on, so nothing overtakes the switch.
         self._check(
             self._context.set_optimization_profile_async(self._profile, self._stream.handle),
@@ -179,12 +177,20 @@ class TensorRtExecutor:
             self._check(self._context.set_tensor_address(name, address), f"placing {name}")
 
     def enqueue(self, stream: int) -> None:
+        self._engine.expect()
+        if self._scratch is not None and not self._has_scratch:
+            # Not before the first run: until then, contexts that need more may move the memory.
+            self._context.set_device_memory(self._scratch.address, self._scratch_bytes)
+            self._has_scratch = True
         self._check(self._context.execute_async_v3(stream), "running the engine")
 
     def close(self) -> None:
-        if self._context is not None:
-            self._context = None
-            self._engine.keep_kernels()
+        if self._context is None:
+            return
+        self._context = None
+        if self._scratch is not None:
+            self._scratch.close()
+        self._engine.keep_kernels()
 
     def _check(self, done: bool, action: str) -> None:
         if not done:

@@ -15,7 +15,7 @@ from giffusion.engine.model import GRAPHS, Manifest, Model, graph_path, latent_s
 from giffusion.engine.runtimes.base import OnPrepare
 from giffusion.engine.runtimes.tensorrt.build import OPTIONS, build_engine
 from giffusion.engine.runtimes.tensorrt.manifest import EngineRequest
-from giffusion.engine.runtimes.tensorrt.package import TensorRtPackage
+from giffusion.engine.runtimes.tensorrt.package import CURRENT, TensorRtPackage
 from giffusion.engine.runtimes.tensorrt.store import EngineStore, StoredEngine
 
 DEFAULT_BATCHES = (2, 8, 16, 32)
@@ -75,9 +75,11 @@ class Target:
     def command(self, folder: Path) -> str:
         """Returns the command line that makes these engines for the model in a folder."""
         width, height = self.size
+        # What cannot be named can be built for where it is.
+        named = set(self.devices) <= set(self.package.devices)
         return (
             f"giffusion build {shlex.quote(str(folder))} --runtime {self.package.name} "
-            f"--device {','.join(self.devices)} --size {width}x{height} "
+            f"--device {','.join(self.devices) if named else CURRENT} --size {width}x{height} "
             f"--batch {','.join(map(str, self.batches))} --precision {self.precision}"
         )
 

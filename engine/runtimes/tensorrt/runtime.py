@@ -20,8 +20,9 @@ from giffusion.engine.runtimes.cuda import Cuda
 from giffusion.engine.runtimes.cuda_bindings import open_cuda
 from giffusion.engine.runtimes.device import DeviceGraph
 from giffusion.engine.runtimes.resources import Stream
+from giffusion.engine.runtimes.tensorrt.arena import Arena
 from giffusion.engine.runtimes.tensorrt.cache import RuntimeCache
-from giffusion.engine.runtimes.tensorrt.graph import Arena, LoadedEngine
+from giffusion.engine.runtimes.tensorrt.graph import LoadedEngine
 from giffusion.engine.runtimes.tensorrt.package import TensorRtPackage
 from giffusion.engine.runtimes.tensorrt.prepare import DEFAULT_BATCHES, Target, ensure_engines
 from giffusion.engine.runtimes.tensorrt.store import EngineStore, StoredEngine

@@ -10,11 +10,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from giffusion.engine.errors import RuntimeUnavailableError, SettingsError, near
 from giffusion.engine.runtimes.tensorrt.disk import publish, remove, store_errors
 from giffusion.engine.runtimes.tensorrt.manifest import (
     FORMAT,
+    KEY_DIGITS,
     MANIFEST,
     EngineManifest,
     EngineRequest,
@@ -33,6 +35,7 @@ PLAN = "engine.plan"
 ENVIRONMENT = "GIFFUSION_CACHE"
 _LOCKS = ".locks"
 _PART = ".part-"
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 _CHUNK_BYTES = 64 << 20
 
 
@@ -111,13 +114,17 @@ class EngineStore:
         self.root = default_root() if root is None else root
 
     def entries(self) -> list[StoredEngine | BrokenEngine]:
-        """Returns everything that is kept, the broken too, by key."""
-        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        return [
-            self._read(folder.name)
-            for folder in folders
-            if folder.is_dir() and not folder.name.startswith(".")
-        ]
+        """Returns everything that is kept, the broken too, by key.
+
+        Raises:
+            EngineStoreError: the folder cannot be read.
+        """
+        with store_errors(self.root):
+            try:
+                names = os.listdir(self.root)
+            except FileNotFoundError:
+                names = []
+        return [self._read(name) for name in sorted(names) if _KEY.fullmatch(name)]
 
     def engines(self) -> list[StoredEngine]:
         """Returns the engines whose record can be read."""
@@ -176,29 +183,37 @@ class EngineStore:
         """
         with store_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        with self._locked(wanted.key):
-            self._sweep(wanted.key)
+        self._sweep()
+        with self._lock(wanted.key, wait=True):
             found = self.find(wanted)
             if found is not None:
                 return found, False
+            if (self.root / wanted.key).exists():
+                entry = self._read(wanted.key)
+                assert isinstance(entry, BrokenEngine)
+                raise EngineStoreError(entry.reason)
             began = time.perf_counter()
             plan = build()
             build_s = round(time.perf_counter() - began, 3)
             with store_errors(self.root):
                 return self._keep(wanted, plan, build_s), True
 
-    def remove(self, key: str) -> None:
-        """Removes an entry, broken or not.
+    def remove(self, keys: Sequence[str]) -> None:
+        """Removes entries, broken or not; all of them or, where one is unknown, none.
 
         Raises:
-            SettingsError: there is none.
-            EngineStoreError: the store cannot be written.
+            SettingsError: there is none of a key.
+            EngineStoreError: one is being built, or the store cannot be written.
         """
         known = [entry.key for entry in self.entries()]
-        if key not in known:
-            raise SettingsError(f"unknown engine '{key}': {nearest(key, known)}")
-        with store_errors(self.root), self._locked(key):
-            remove(self.root / key)
+        for key in keys:
+            if key not in known:
+                raise SettingsError(f"unknown engine '{key}': {nearest(key, known)}")
+        for key in keys:
+            with store_errors(self.root), self._lock(key, wait=False) as held:
+                if not held:
+                    raise EngineStoreError(f"engine {key} is being built: wait for it, or stop it")
+                remove(self.root / key)
 
     def timing_cache(self, package: str, version: str, device: str) -> Path:
         """Returns the file that keeps kernel timings of a package on a device."""
@@ -212,6 +227,10 @@ class EngineStore:
             return BrokenEngine(key, f"engine {key}: {error}; {_mend(key)}")
         if manifest.made_for.key != key:
             return BrokenEngine(key, f"engine {key} is not what its folder says; {_mend(key)}")
+        plan = folder / PLAN
+        if not plan.is_file() or plan.stat().st_size != manifest.plan_bytes:
+            reason = f"engine {key}: {PLAN} is missing or incomplete; {_mend(key)}"
+            return BrokenEngine(key, reason)
         return StoredEngine(key, folder, manifest)
 
     def _keep(self, wanted: EngineRequest, plan: memoryview, build_s: float) -> StoredEngine:
@@ -235,21 +254,28 @@ class EngineStore:
             raise
         return StoredEngine(wanted.key, self.root / wanted.key, manifest)
 
-    def _sweep(self, key: str) -> None:
-        """Removes what killed builds of a key left; called by the one who holds its lock."""
-        for leftover in self.root.glob(f"{_PART}{key}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    def _sweep(self) -> None:
+        """Removes what killed builds left: the parts of keys whose lock nobody holds."""
+        for leftover in self.root.glob(f"{_PART}*"):
+            key = leftover.name.removeprefix(_PART).partition("-")[0]
+            with self._lock(key, wait=False) as held:
+                if held:
+                    shutil.rmtree(leftover, ignore_errors=True)
 
     @contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
+    def _lock(self, key: str, *, wait: bool) -> Iterator[bool]:
+        """Holds a key's lock against other processes; yields whether it is held."""
         with store_errors(self.root):
             locks = self.root / _LOCKS
             locks.mkdir(exist_ok=True)
             stream = (locks / key).open("w")
         with stream:
-            # Released by the system when its process ends, however it ends.
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+            held = False
+            with suppress(BlockingIOError):
+                # Released by the system when its process ends, however it ends.
+                fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                held = True
+            yield held
 
 
 def _mend(key: str) -> str:

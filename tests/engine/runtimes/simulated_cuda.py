@@ -314,6 +314,11 @@ class SimulatedCuda:
         self._enqueue(stream, Operation(name, work, None, uses))
 
     @locked
+    def captures(self, stream: int) -> bool:
+        """Whether what is queued on a stream is captured."""
+        return self._queues[stream].captured is not None
+
+    @locked
     def view(self, address: int, num_bytes: int) -> NDArray[np.uint8]:
         """Returns memory that is allocated now, as its bytes."""
         block = self._block(address, num_bytes)

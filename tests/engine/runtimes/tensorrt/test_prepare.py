@@ -163,3 +163,8 @@ def test_the_command_names_all_that_the_engines_are_for(mini: Model, target: Tar
         "giffusion build 'my models/x' --runtime tensorrt-rtx --device sm120,sm89 --size 128x64 "
         "--batch 2,8 --precision fp16"
     )
+
+
+def test_a_device_without_a_name_is_built_for_where_it_is(target: Target) -> None:
+    hopper = replace(target, devices=("sm90",))
+    assert " --device current " in hopper.command(Path("x"))

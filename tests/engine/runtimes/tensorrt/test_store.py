@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -188,7 +189,10 @@ def test_a_broken_record_is_reported_and_left(
     assert words in entry.reason
     assert entry.reason.endswith(f"; remove it with `giffusion engines rm {entry.key}`")
     assert "\n" not in entry.reason
-    # It is made anew where it is needed.
+    # Nothing is built over it: what is broken is the user's to remove.
+    with pytest.raises(EngineStoreError, match=re.escape(entry.reason)):
+        make(store)
+    store.remove([entry.key])
     assert make(store).manifest.made_for == REQUEST
 
 
@@ -204,10 +208,9 @@ def test_a_record_that_is_gone_or_no_json(store: EngineStore) -> None:
     assert "is missing" in entry.reason
 
 
-@pytest.mark.parametrize("content", [CONTENT[:-1], b"", CONTENT[::-1]])
-def test_a_plan_that_is_not_the_one_that_was_built(store: EngineStore, content: bytes) -> None:
+def test_a_plan_that_is_not_the_one_that_was_built(store: EngineStore) -> None:
     engine = make(store)
-    engine.plan_path.write_bytes(content)
+    engine.plan_path.write_bytes(CONTENT[::-1])
     with pytest.raises(EngineStoreError, match=f"^engine {engine.key}: {PLAN} is not the one"):
         engine.check()
     engine.plan_path.unlink()
@@ -215,13 +218,42 @@ def test_a_plan_that_is_not_the_one_that_was_built(store: EngineStore, content: 
         engine.check()
 
 
+@pytest.mark.parametrize("content", [CONTENT[:-1], b"", None])
+def test_a_plan_that_is_cut_off_is_never_found(store: EngineStore, content: bytes | None) -> None:
+    def cut(engine: StoredEngine) -> None:
+        engine.plan_path.unlink()
+        if content is not None:
+            engine.plan_path.write_bytes(content)
+
+    assert "is missing or incomplete" in damaged(store, cut).reason
+
+
+def test_what_is_not_the_stores_own_is_left_alone(store: EngineStore) -> None:
+    engine = make(store)
+    (store.root / "notes").mkdir()
+    (store.root / "notes.txt").touch()
+    assert store.entries() == [engine]
+    make(store, batches=(32,))
+    assert (store.root / "notes").is_dir()
+
+
 def test_removing(store: EngineStore) -> None:
     kept, removed = make(store), make(store, batches=(32,))
-    store.remove(removed.key)
+    store.remove([removed.key])
     assert store.entries() == [kept]
     assert not removed.folder.exists()
     with pytest.raises(SettingsError, match=f"^unknown engine '{removed.key}': "):
-        store.remove(removed.key)
+        store.remove([kept.key, removed.key])
+    assert store.entries() == [kept]
+
+
+def test_an_engine_that_is_being_built_is_not_removed(store: EngineStore) -> None:
+    engine = make(store)
+    with (store.root / ".locks" / engine.key).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(EngineStoreError, match=f"^engine {engine.key} is being built: wait"):
+            store.remove([engine.key])
+    store.remove([engine.key])
 
 
 def test_a_manifest_is_read_as_it_was_written(store: EngineStore) -> None:
@@ -242,8 +274,9 @@ def test_a_build_that_fails_leaves_nothing(store: EngineStore) -> None:
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = EngineStore(tmp_path / "file" / "engines")
-    with pytest.raises(EngineStoreError, match=r"cannot be written: Not a directory; set GIFF"):
-        store.make(REQUEST, plan)
+    for use in (store.entries, lambda: store.make(REQUEST, plan)):
+        with pytest.raises(EngineStoreError, match=r"cannot be used: Not a directory; set GIFF"):
+            use()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
@@ -291,7 +324,7 @@ def _die_building(root: Path, when: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if when == "publishing":
-        module.publish = die
+        setattr(module, "publish", die)  # noqa: B010 - in this process only
     store = EngineStore(root)
     store.make(REQUEST, die if when == "building" else plan)  # type: ignore[arg-type]
 
@@ -307,8 +340,10 @@ def test_a_killed_build_leaves_nothing_that_loads_and_blocks_nobody(
     assert store.entries() == []
     leftovers = list(store.root.glob(".part-*"))
     assert len(leftovers) == (when == "publishing")
-    assert make(store).plan_path.read_bytes() == CONTENT
+    # Whoever builds next sweeps, also when it builds something else.
+    make(store, batches=(1,))
     assert list(store.root.glob(".part-*")) == []
+    assert make(store).plan_path.read_bytes() == CONTENT
 
 
 def test_where_engines_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
