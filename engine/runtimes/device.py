@@ -203,9 +203,7 @@ class DeviceGraph:
 
     def close(self) -> None:
         """Waits for what is queued and frees everything; frames that are held stay till read."""
-        owned = self._end.detach()
-        if owned is not None:
-            owned[2][0].close()
+        self._end()
 
     def _open_bucket(self, axes: Mapping[str, int], spans: Mapping[str, Span]) -> _Bucket:
         key = tuple(sorted(axes.items()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -92,8 +93,10 @@ class SlotPool:
     def close(self) -> None:
         """Frees the slots, and those in use when they come back."""
         self._closed = True
-        while self._free_slots:
-            self._free_slots.pop().close()
+        # Two leases may end in two threads at once: whoever finds none left is done.
+        with suppress(IndexError):
+            while True:
+                self._free_slots.pop().close()
 
 
 class HostFetch:

@@ -133,7 +133,8 @@ class SimulatedCuda:
         self.executed: list[str] = []
         """What the device did, in order."""
         self.failures: dict[str, str] = {}
-        """By the name of an operation, CUDA's words when it is executed."""
+        """By the name of an operation, CUDA's words when it is executed; cleared, all is well."""
+        self._lost: str | None = None
 
     @property
     def live(self) -> dict[str, int]:
@@ -215,6 +216,7 @@ class SimulatedCuda:
     def synchronize(self, stream: int) -> None:
         self.calls.append("synchronize")
         self._not_capturing()
+        self._not_lost()
         self._run_ahead()
         self._reach(Point(stream, self._queues[stream].num_queued))
 
@@ -240,6 +242,7 @@ class SimulatedCuda:
     def wait(self, event: int) -> None:
         self.calls.append("wait")
         self._not_capturing()
+        self._not_lost()
         self._run_ahead()
         point = self._events[event]
         if point is not None:
@@ -385,9 +388,21 @@ class SimulatedCuda:
                 raise SimulationError(f"{operation.name} uses memory that was freed")
         reason = self.failures.get(operation.name.split()[0])
         if reason is not None:
-            raise device_error("cudaStreamSynchronize", reason)
+            self._lose(reason)
         operation.work()
         self.executed.append(operation.name)
+
+    def _lose(self, reason: str) -> None:
+        """Ends the device: nothing that is queued is ever done, and whoever waits is told."""
+        self._lost = reason
+        for queue in self._queues.values():
+            queue.waiting.clear()
+            queue.num_done = queue.num_queued
+        raise device_error("cudaStreamSynchronize", reason)
+
+    def _not_lost(self) -> None:
+        if self._lost is not None and self.failures:
+            raise device_error("cudaStreamSynchronize", self._lost)
 
     def _run_ahead(self) -> None:
         """Executes operations of any streams, some or none."""

@@ -81,10 +81,10 @@ class Bindings:
 def install(monkeypatch: pytest.MonkeyPatch, bindings: Bindings | None) -> None:
     """Makes `from cuda.bindings import runtime` find a double, or nothing."""
     package = ModuleType("cuda.bindings")
-    if bindings is not None:
-        package.runtime = bindings  # type: ignore[attr-defined]
+    package.runtime = bindings  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
-    monkeypatch.setitem(sys.modules, "cuda.bindings", package)
+    # None makes an import fail, whether or not the real package was imported before.
+    monkeypatch.setitem(sys.modules, "cuda.bindings", package if bindings else None)
 
 
 def test_a_device_is_opened_and_described(monkeypatch: pytest.MonkeyPatch) -> None:
