@@ -65,7 +65,7 @@ class PictureMaker:
         if kind != _DLPACK_CUDA:
             return None
         if self._context is None:
-            from giffusion.engine.runtimes.cuda_bindings import open_cuda
+            from giffusion.engine.runtimes.cuda.bindings import open_cuda
 
             # FFmpeg takes the context that is current in this thread at its first picture.
             open_cuda(ordinal).make_current()

@@ -29,7 +29,7 @@ from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
 from giffusion.engine.verification import compare_slots
 from giffusion.models import find_model
-from tests.engine.runtimes.simulated_cuda import SimulatedCuda, SimulatedRuntime, failing
+from tests.engine.runtimes.cuda.simulated_cuda import SimulatedCuda, SimulatedRuntime, failing
 
 MODEL = load_model(find_model("mini"))
 SIZE = (32, 32)

@@ -9,8 +9,8 @@ import pytest
 
 from giffusion.engine.errors import RuntimeUnavailableError, SettingsError
 from giffusion.engine.model import Model
-from giffusion.engine.runtimes.cuda import Cuda
-from giffusion.engine.runtimes.cuda_bindings import open_cuda
+from giffusion.engine.runtimes.cuda.bindings import open_cuda
+from giffusion.engine.runtimes.cuda.protocol import Cuda
 from giffusion.engine.runtimes.tensorrt.runtime import TensorRtRuntime
 from giffusion.engine.runtimes.tensorrt.store import EngineStore
 

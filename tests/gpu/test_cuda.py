@@ -15,9 +15,9 @@ import pytest
 
 from giffusion.engine.contract import GraphSpec, TensorSpec
 from giffusion.engine.errors import DeviceMemoryError
-from giffusion.engine.runtimes.cuda import Cuda
-from giffusion.engine.runtimes.device import DeviceGraph
-from giffusion.engine.runtimes.resources import (
+from giffusion.engine.runtimes.cuda.graph import DeviceGraph
+from giffusion.engine.runtimes.cuda.protocol import Cuda
+from giffusion.engine.runtimes.cuda.resources import (
     CapturedGraph,
     DeviceMemory,
     Event,

@@ -6,8 +6,8 @@ was when the context first ran, because captured graphs hold its address.
 
 from __future__ import annotations
 
-from giffusion.engine.runtimes.cuda import Cuda
-from giffusion.engine.runtimes.resources import DeviceMemory, Resource
+from giffusion.engine.runtimes.cuda.protocol import Cuda
+from giffusion.engine.runtimes.cuda.resources import DeviceMemory, Resource
 
 
 class Arena:

@@ -14,8 +14,8 @@ from typing import Any
 
 from giffusion.engine.contract import GraphSpec, TensorSpec
 from giffusion.engine.errors import DeviceError, DeviceMemoryError, ModelError
-from giffusion.engine.runtimes.cuda import device_error
-from giffusion.engine.runtimes.resources import Stream
+from giffusion.engine.runtimes.cuda.protocol import device_error
+from giffusion.engine.runtimes.cuda.resources import Stream
 from giffusion.engine.runtimes.tensorrt.arena import Arena, Scratch
 from giffusion.engine.runtimes.tensorrt.cache import RuntimeCache
 from giffusion.engine.runtimes.tensorrt.manifest import EngineStoreError

@@ -16,10 +16,10 @@ from giffusion.engine.contract import LATENT_SCALE, GraphSpec
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.model import MANIFEST, Manifest, Model
 from giffusion.engine.runtimes.base import OnPrepare
-from giffusion.engine.runtimes.cuda import Cuda
-from giffusion.engine.runtimes.cuda_bindings import open_cuda
-from giffusion.engine.runtimes.device import DeviceGraph
-from giffusion.engine.runtimes.resources import Stream
+from giffusion.engine.runtimes.cuda.bindings import open_cuda
+from giffusion.engine.runtimes.cuda.graph import DeviceGraph
+from giffusion.engine.runtimes.cuda.protocol import Cuda
+from giffusion.engine.runtimes.cuda.resources import Stream
 from giffusion.engine.runtimes.tensorrt.arena import Arena
 from giffusion.engine.runtimes.tensorrt.cache import RuntimeCache
 from giffusion.engine.runtimes.tensorrt.graph import LoadedEngine

@@ -21,8 +21,8 @@ from giffusion.engine.encode.probe import probe_encoder
 from giffusion.engine.encode.video import Mp4Encoder
 from giffusion.engine.errors import RenderError
 from giffusion.engine.frames import Frame
-from giffusion.engine.runtimes import cuda_bindings
-from giffusion.engine.runtimes.dlpack import CPU, DlpackFrame
+from giffusion.engine.runtimes.cuda import bindings
+from giffusion.engine.runtimes.cuda.dlpack import CPU, DlpackFrame
 
 WIDTH, HEIGHT = SIZE = (48, 32)
 
@@ -119,7 +119,7 @@ def test_a_frame_on_a_device_needs_its_context_current_in_the_thread_that_encode
         def make_current(self) -> None:
             current.append((self.ordinal, threading.get_ident()))
 
-    monkeypatch.setattr(cuda_bindings, "open_cuda", Device)
+    monkeypatch.setattr(bindings, "open_cuda", Device)
     frame = owned()
     watched = weakref.ref(frame)
     choice = EncoderChoice(ENCODERS["h264_nvenc"], on_device=True)

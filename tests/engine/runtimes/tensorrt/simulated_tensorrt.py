@@ -19,7 +19,7 @@ import numpy as np
 from giffusion.engine.contract import GraphSpec, TensorSpec
 from giffusion.engine.runtimes.fake import compute
 from giffusion.engine.runtimes.tensorrt.package import TensorRtPackage
-from tests.engine.runtimes.simulated_cuda import SimulatedCuda
+from tests.engine.runtimes.cuda.simulated_cuda import SimulatedCuda
 
 WEIGHTS_BYTES = 10_000
 # The decoder needs the most, as a real one does.

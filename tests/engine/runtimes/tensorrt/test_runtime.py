@@ -33,10 +33,10 @@ from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.rendering import render
 from giffusion.engine.runtimes import open_runtime
 from giffusion.engine.runtimes.base import Runtime
-from giffusion.engine.runtimes.cuda_bindings import open_cuda
-from giffusion.engine.runtimes.device import DeviceGraph
+from giffusion.engine.runtimes.cuda.bindings import open_cuda
+from giffusion.engine.runtimes.cuda.graph import DeviceGraph
+from giffusion.engine.runtimes.cuda.resources import Stream
 from giffusion.engine.runtimes.fake import FakeRuntime
-from giffusion.engine.runtimes.resources import Stream
 from giffusion.engine.runtimes.tensorrt import prepare
 from giffusion.engine.runtimes.tensorrt.arena import Arena
 from giffusion.engine.runtimes.tensorrt.cache import RuntimeCache
@@ -48,7 +48,7 @@ from giffusion.engine.runtimes.tensorrt.runtime import TensorRtRuntime
 from giffusion.engine.runtimes.tensorrt.store import EngineMissingError, EngineStore
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
-from tests.engine.runtimes.simulated_cuda import SimulatedCuda
+from tests.engine.runtimes.cuda.simulated_cuda import SimulatedCuda
 from tests.engine.runtimes.tensorrt import simulated_tensorrt
 from tests.engine.runtimes.tensorrt.simulated_tensorrt import (
     KERNELS,

@@ -16,9 +16,9 @@ from typing import Protocol
 from giffusion.engine.contract import GraphSpec
 from giffusion.engine.errors import DeviceError
 from giffusion.engine.runtimes.base import Array, Fetch, Graph, Index
-from giffusion.engine.runtimes.landing import MAX_DEVICE_SLOTS, MAX_HOST_SLOTS, Landing
-from giffusion.engine.runtimes.resources import CapturedGraph, DeviceMemory, Resource, Stream
-from giffusion.engine.runtimes.staging import Span, Staging, lay_out, total_bytes
+from giffusion.engine.runtimes.cuda.landing import MAX_DEVICE_SLOTS, MAX_HOST_SLOTS, Landing
+from giffusion.engine.runtimes.cuda.resources import CapturedGraph, DeviceMemory, Resource, Stream
+from giffusion.engine.runtimes.cuda.staging import Span, Staging, lay_out, total_bytes
 
 
 class Executor(Protocol):

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from giffusion.engine.errors import DeviceError, DeviceMemoryError, RuntimeUnavailableError
-from giffusion.engine.runtimes.cuda import Cuda
-from giffusion.engine.runtimes.cuda_bindings import BoundCuda, open_cuda
-from giffusion.engine.runtimes.resources import Event, PinnedMemory, Stream
-from tests.engine.runtimes.simulated_cuda import SimulatedCuda
+from giffusion.engine.runtimes.cuda.bindings import BoundCuda, open_cuda
+from giffusion.engine.runtimes.cuda.protocol import Cuda
+from giffusion.engine.runtimes.cuda.resources import Event, PinnedMemory, Stream
+from tests.engine.runtimes.cuda.simulated_cuda import SimulatedCuda
 
 
 class Status(IntEnum):

@@ -30,11 +30,11 @@ from giffusion.engine.contract import GraphSpec
 from giffusion.engine.errors import DeviceError
 from giffusion.engine.model import Model
 from giffusion.engine.runtimes.base import Array, OnPrepare
-from giffusion.engine.runtimes.cuda import device_error, memory_error, pinned_memory_error
-from giffusion.engine.runtimes.device import DeviceGraph
-from giffusion.engine.runtimes.dlpack import CPU
+from giffusion.engine.runtimes.cuda.dlpack import CPU
+from giffusion.engine.runtimes.cuda.graph import DeviceGraph
+from giffusion.engine.runtimes.cuda.protocol import device_error, memory_error, pinned_memory_error
+from giffusion.engine.runtimes.cuda.resources import Stream
 from giffusion.engine.runtimes.fake import compute
-from giffusion.engine.runtimes.resources import Stream
 
 GARBAGE = 0xCD
 """What new memory holds."""

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from giffusion.engine.frames import PixelFormat
-from giffusion.engine.runtimes import dlpack
-from giffusion.engine.runtimes.dlpack import CPU, DlpackFrame
+from giffusion.engine.runtimes.cuda import dlpack
+from giffusion.engine.runtimes.cuda.dlpack import CPU, DlpackFrame
 
 WIDTH, HEIGHT = 64, 48
 

@@ -1,6 +1,6 @@
 """Entries on their way out of a device graph: pinned or device memory that is used again.
 
-Called by `device.py`. The invariant: a slot goes back to its pool when nobody can read it any
+Called by `graph.py`. The invariant: a slot goes back to its pool when nobody can read it any
 more, and what is copied into it next is queued on the same stream, behind its last copy.
 """
 
@@ -17,9 +17,15 @@ from numpy.typing import NDArray
 
 from giffusion.engine.errors import RenderError
 from giffusion.engine.runtimes.base import Array
-from giffusion.engine.runtimes.dlpack import DlpackFrame
-from giffusion.engine.runtimes.resources import DeviceMemory, Event, PinnedMemory, Resource, Stream
-from giffusion.engine.runtimes.staging import Span
+from giffusion.engine.runtimes.cuda.dlpack import DlpackFrame
+from giffusion.engine.runtimes.cuda.resources import (
+    DeviceMemory,
+    Event,
+    PinnedMemory,
+    Resource,
+    Stream,
+)
+from giffusion.engine.runtimes.cuda.staging import Span
 
 MAX_HOST_SLOTS = 64
 """Entries of one size that wait in pinned memory; before another, the oldest is taken out."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giffusion.engine.errors import DeviceError
-from giffusion.engine.runtimes.cuda import Cuda
+from giffusion.engine.runtimes.cuda.protocol import Cuda
 
 
 class Resource(ABC):

@@ -1,6 +1,6 @@
 """CUDA's runtime API behind one protocol: memory, streams, events and captured graphs.
 
-`cuda_bindings.py` is the real one and `resources.py` owns what is made through it; tests replace it
+`bindings.py` is the real one and `resources.py` owns what is made through it; tests replace it
 by host memory that executes late. Every call that fails raises one line in CUDA's own words; after
 any but a full memory only a new process is clean.
 """

@@ -22,11 +22,11 @@ from giffusion.engine.contract import GraphSpec, decode_spec, denoise_spec, text
 from giffusion.engine.errors import DeviceError, DeviceMemoryError, ModelError, RenderError
 from giffusion.engine.frames import DeviceFrame, Frame
 from giffusion.engine.runtimes.base import Array, Fetch, Graph, Index
-from giffusion.engine.runtimes.device import DeviceGraph, Executor
+from giffusion.engine.runtimes.cuda.graph import DeviceGraph, Executor
+from giffusion.engine.runtimes.cuda.resources import CapturedGraph, Event, Stream
+from giffusion.engine.runtimes.cuda.staging import Span, lay_out, total_bytes
 from giffusion.engine.runtimes.fake import FakeRuntime
-from giffusion.engine.runtimes.resources import CapturedGraph, Event, Stream
-from giffusion.engine.runtimes.staging import Span, lay_out, total_bytes
-from tests.engine.runtimes.simulated_cuda import (
+from tests.engine.runtimes.cuda.simulated_cuda import (
     GARBAGE,
     SimulatedCuda,
     SimulatedExecutor,

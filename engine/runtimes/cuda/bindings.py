@@ -11,7 +11,12 @@ from functools import cached_property
 from typing import Any
 
 from giffusion.engine.errors import RuntimeUnavailableError
-from giffusion.engine.runtimes.cuda import Cuda, device_error, memory_error, pinned_memory_error
+from giffusion.engine.runtimes.cuda.protocol import (
+    Cuda,
+    device_error,
+    memory_error,
+    pinned_memory_error,
+)
 
 _DRIVERS = {12: "525", 13: "580"}
 """The first driver of each major version of CUDA; later runtimes of that version run on it too."""

@@ -1,6 +1,6 @@
 """Where a graph's tensors lie, and the pinned memory through which the host writes inputs.
 
-Called by `device.py`. Device buffers and both staging halves have one layout, so a range of bytes
+Called by `graph.py`. Device buffers and both staging halves have one layout, so a range of bytes
 means the same in all of them. The invariant: bytes that the host writes are never bytes whose
 upload is still queued, since each half waits for the event behind its last upload.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from giffusion.engine.contract import TensorSpec
 from giffusion.engine.runtimes.base import Array, Index
-from giffusion.engine.runtimes.resources import Event, PinnedMemory, Resource, Stream
+from giffusion.engine.runtimes.cuda.resources import Event, PinnedMemory, Resource, Stream
 
 ALIGNMENT = 256
 """Bytes that tensors are aligned to, as TensorRT asks for."""
