@@ -139,6 +139,8 @@ def _loaded(entry: EntryPoint) -> Factory:
     try:
         return cast(Factory, entry.load())
     except (ImportError, AttributeError) as error:
+        own = entry.value.startswith("giffusion.export.")
+        mend = "; pip install 'giffusion[export]'" if own else ""
         raise RuntimeUnavailableError(
-            f"runtime '{entry.name}' does not work here: {error}"
+            f"runtime '{entry.name}' does not work here: {error}{mend}"
         ) from None

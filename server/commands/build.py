@@ -66,6 +66,6 @@ def _devices(package: TensorRtPackage, text: str) -> tuple[str, ...]:
     package.check_devices(names)
     if names != (CURRENT,):
         return names
-    from giffusion.engine.runtimes.cuda_bindings import open_cuda
+    from giffusion.engine.runtimes.cuda.bindings import open_cuda
 
     return (open_cuda().compute_capability,)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from giffusion.engine.errors import RuntimeUnavailableError
-from giffusion.engine.runtimes.cuda_bindings import open_cuda
+from giffusion.engine.runtimes.cuda.bindings import open_cuda
 from giffusion.engine.runtimes.tensorrt.store import ENVIRONMENT
 from giffusion.models import find_model
 from giffusion.server.cli import main
