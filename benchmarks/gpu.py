@@ -1,0 +1,248 @@
+"""`python -m benchmarks.gpu`: the whole table of GPU figures, one command, one JSON.
+
+Rows are workloads of real shapes with random weights, columns are diffusers and the engine on its
+runtimes, each at one frame and at its best batch. A column or batch that is not measured is in the
+result with its reason. The result is written after every row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+
+from benchmarks.gpu_columns import (
+    COMPILE,
+    COMPILE_S,
+    EAGER,
+    LAUNCHED,
+    TORCH,
+    Entry,
+    Make,
+    SkipError,
+    best_batch,
+    columns,
+    maker,
+    opened,
+    release,
+    skipping,
+    title,
+)
+from benchmarks.gpu_contest import FIGURES, Job, make_job
+from benchmarks.gpu_machine import gpu_machine, limit_tflops, result_path
+from benchmarks.gpu_networks import Networks
+from benchmarks.gpu_ours import UNRENDERED
+from benchmarks.gpu_rows import QUICK_ROWS, ROWS, Row
+from benchmarks.gpu_table import Json, Scale, measured
+from benchmarks.machine import write_result
+
+DEFAULT_COLUMNS = (EAGER, TORCH, LAUNCHED, "tensorrt", "tensorrt-rtx", COMPILE)
+BUDGET_S = 540.0
+ROW_S = 90.0
+"""Seconds that a compilation leaves to every row after it; a guess."""
+_QUICK = Scale(repeats=2, graph_s=0.02, render_s=0.05, agreement_frames=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How much of the time that the benchmark may take is left.
+
+    Args:
+        deadline: when no other contestant is opened, by `time.perf_counter`.
+        budget_s: what was given.
+    """
+
+    deadline: float
+    budget_s: float
+
+    def check(self, row: Row, column: str, needed_s: float = 0.0) -> None:
+        """Skips what would not be finished in time.
+
+        Raises:
+            SkipError: less is left than is needed.
+        """
+        left_s = self.deadline - time.perf_counter()
+        if left_s < needed_s:
+            raise SkipError(
+                f"{max(left_s, 0):.0f} s of {self.budget_s:.0f} were left and {needed_s:.0f} are "
+                f"set aside for it: python -m benchmarks.gpu --rows {row.key} --columns {column}"
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the benchmark."""
+    options = _options(arguments)
+    clock = Clock(time.perf_counter() + options.budget_s, options.budget_s)
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu and not options.quick:
+        raise SystemExit("torch finds no CUDA device: run on one, or give --quick for small shapes")
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    device, precision = ("cuda", "fp16") if on_gpu else ("cpu", "fp32")
+    scale = _QUICK if options.quick else Scale(repeats=options.repeats)
+    chosen = [r for r in (QUICK_ROWS if options.quick else ROWS) if r.key in options.rows]
+    result: Json = {
+        "benchmark": "gpu",
+        "machine": gpu_machine(),
+        "settings": {
+            "quick": options.quick,
+            "precision": precision,
+            "weights": "random in every row",
+            "limit_tflops": limit_tflops(),
+            **asdict(scale),
+        },
+    }
+    print(f"weights are random in every row: {', '.join(row.title for row in chosen)}")
+    output = _output(options)
+    rows = _earlier_rows(output, result)
+    for number, row in enumerate(chosen):
+        rows_after = len(chosen) - number - 1
+        rows[row.key] = _row(row, device, precision, options.columns, scale, clock, rows_after)
+        release()
+        write_result(output, result | {"rows": rows})
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description="Measures the engine and diffusers on a GPU."
+    )
+    keys = [row.key for row in ROWS]
+    made.add_argument("--rows", nargs="+", choices=keys, default=keys, help="default: all")
+    made.add_argument(
+        "--columns",
+        nargs="+",
+        choices=columns(),
+        help=f"default: {' '.join(DEFAULT_COLUMNS)}; with --quick: {EAGER} {TORCH}",
+    )
+    made.add_argument("--repeats", type=int, default=5, help="of every figure (default: 5)")
+    made.add_argument(
+        "--budget-s",
+        type=float,
+        default=BUDGET_S,
+        help=f"seconds after which nothing more is begun (default: {BUDGET_S:.0f})",
+    )
+    made.add_argument("--quick", action="store_true", help="small shapes, also on the CPU")
+    made.add_argument(
+        "--output",
+        type=Path,
+        help=f"result file (default: results/{result_path().name}; none with --quick)",
+    )
+    options = made.parse_args(arguments)
+    # Compiled last, since how long it takes is not known.
+    wanted = options.columns or ((EAGER, TORCH) if options.quick else DEFAULT_COLUMNS)
+    options.columns = sorted(wanted, key=lambda column: column == COMPILE)
+    return options
+
+
+def _output(options: argparse.Namespace) -> Path | None:
+    if options.output is not None:
+        return Path(options.output)
+    return None if options.quick else result_path()
+
+
+def _earlier_rows(output: Path | None, result: Json) -> dict[str, Json]:
+    """Returns the rows of the file, where it is of the same machine, versions and settings."""
+    if output is None or not output.is_file():
+        return {}
+    earlier = json.loads(output.read_text(encoding="utf-8"))
+    if _made_by(earlier) != _made_by(json.loads(json.dumps(result))):
+        return {}
+    rows: dict[str, Json] = earlier["rows"]
+    print(f"kept from an earlier run, unless measured again: {', '.join(rows)}")
+    return rows
+
+
+def _made_by(result: Json) -> tuple[object, object]:
+    machine = result["machine"]
+    assert isinstance(machine, dict)
+    return {key: machine[key] for key in machine if key != "load"}, result["settings"]
+
+
+def _row(
+    row: Row,
+    device: str,
+    precision: str,
+    wanted: Sequence[str],
+    scale: Scale,
+    clock: Clock,
+    rows_after: int,
+) -> Json:
+    """Opens a row's columns, measures them in turn, and returns what was found."""
+    began = time.perf_counter()
+    print(f"\n== {row.title}", flush=True)
+    networks = Networks(row, precision, device)
+    cost = networks.cost()
+    result: Json = {"title": row.title, "weights": "random", "flop": asdict(cost)}
+    skipped: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as name:
+        job = make_job(row, networks, Path(name))
+        entries, tuning = _open(job, wanted, clock, rows_after, skipped)
+        try:
+            with skipping():
+                result |= measured(job, entries, cost, scale)
+        except SkipError as error:
+            skipped["all"] = str(error)
+        for entry in entries:
+            entry.contestant.close()
+    if COMPILE in wanted:
+        torch.compiler.reset()  # it keeps what it compiled, and its memory
+    for column, reason in skipped.items():
+        print(f"skipped: {column}: {reason}")
+    return result | {
+        "tuning_rows_per_s": tuning,
+        "skipped": skipped,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _open(
+    job: Job, wanted: Sequence[str], clock: Clock, rows_after: int, skipped: dict[str, str]
+) -> tuple[list[Entry], Json]:
+    """Opens every column at one frame and at its best batch; notes what is skipped, and why."""
+    entries: list[Entry] = []
+    tuning: Json = {}
+    best: dict[str, int] = {}
+    for column in wanted:
+        needed_s = COMPILE_S + rows_after * ROW_S if column == COMPILE else 0.0
+        frames, began = 1, time.perf_counter()
+        try:
+            clock.check(job.row, column, needed_s)
+            make = maker(column, job, (1, *job.row.batches))
+            entries.append(_opened(column, make, frames, began, skipped))
+            if column in (COMPILE, LAUNCHED):
+                # Trying batches would compile each; the launched graph is compared with the other.
+                like = EAGER if column == COMPILE else TORCH
+                best[column] = best.get(like, job.row.batches[-1])
+            else:
+                best[column], tuning[column] = best_batch(column, make, job)
+            frames, began = best[column], time.perf_counter()
+            clock.check(job.row, column, needed_s)
+            if frames > 1:
+                entries.append(_opened(column, make, frames, began, skipped))
+        except SkipError as error:
+            skipped[f"{title(column)}, batch {frames}"] = str(error)
+    return entries, tuning
+
+
+def _opened(column: str, make: Make, frames: int, began: float, skipped: dict[str, str]) -> Entry:
+    entry = opened(column, make, frames, began)
+    contestant = entry.contestant
+    place = "on the GPU" if contestant.on_device else "copied to the host"
+    print(f"open: {contestant.name}, frames {place}: {entry.cold}", flush=True)
+    missing = [figure for figure in FIGURES if figure not in contestant.figures]
+    if missing:
+        skipped[f"{contestant.name}: {', '.join(missing)}"] = UNRENDERED
+    return entry
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""The torch runtime: the modules that the other runtimes' graphs are traced from, run by torch.
+
+Registered as the entry point `torch`, so that the engine opens it without importing torch. On the
+CPU it is what other runtimes are compared with; on CUDA it is the way to render on a GPU without
+TensorRT. It reads the diffusers folder around a graph's file, never the file. The invariant:
+float32 is float32 everywhere, no TF32, so that a sampler's state is exact on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import nn
+
+from giffusion.engine.contract import GraphSpec
+from giffusion.engine.errors import ModelError, SettingsError, one_line
+from giffusion.engine.model import Model
+from giffusion.engine.runtimes.base import Graph, OnPrepare, num_cores
+from giffusion.export.cuda_device import CudaDevice, device_errors
+from giffusion.export.cuda_graph import CudaTorchGraph
+from giffusion.export.torch_graph import HostTorchGraph, check_stage
+
+PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
+"""What a kind of device computes in, its default first."""
+BUCKETS = (2, 8, 16, 32)
+"""Batches that a graph on CUDA can be resized to, each captured when it is first used."""
+CUDA_DECODE_BATCH = 4
+
+LoadStage = Callable[[Path, str, str], nn.Module]
+
+
+class TorchRuntime:
+    """Runs the fused modules with torch, on the first CUDA device if there is one; see `Runtime`.
+
+    Args:
+        precision: what the UNet and the decoder compute in, one of `PRECISIONS`; None for the
+            device's default. The text encoder computes in fp32 always.
+        cuda_graphs: capture the work of a run and replay it; False launches it kernel by kernel.
+        load_stage: loads a stage of a model folder at a precision, as
+            `giffusion.export.model.load_stage` does, which is the default.
+
+    Raises:
+        SettingsError: the device does not compute in that precision.
+        DeviceError: the GPU cannot be used.
+    """
+
+    name = "torch"
+    version: str = torch.__version__
+    num_lanes = 1
+    graph_dtype = "fp32"
+
+    def __init__(
+        self,
+        precision: str | None = None,
+        *,
+        cuda_graphs: bool = True,
+        load_stage: LoadStage | None = None,
+    ) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        allowed = PRECISIONS[self.device.type]
+        if precision not in (None, *allowed):
+            where = "a GPU" if self.device.type == "cuda" else "the CPU, and no GPU is found here"
+            raise SettingsError(
+                f"precision '{precision}' is not available on runtime 'torch' on {where}: "
+                f"expected {' or '.join(allowed)}"
+            )
+        self.precision = precision or allowed[0]
+        on_gpu = self.device.type == "cuda"
+        self.decode_batch = CUDA_DECODE_BATCH if on_gpu else 1
+        # Encoders that read frames on the device find its context with cuda-python.
+        self.on_device = on_gpu and find_spec("cuda") is not None
+        self._cuda_graphs = cuda_graphs
+        self._load_stage = load_stage or _load_stage
+        # While a graph uses a module, others share it; the weights go with the last of them.
+        self._modules: WeakValueDictionary[tuple[object, ...], nn.Module] = WeakValueDictionary()
+        _make_exact()
+        if self.device.type == "cpu":
+            torch.set_num_threads(num_cores())
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What results depend on besides graphs and shapes."""
+        return {
+            "runtime": self.name,
+            "runtime_version": self.version,
+            "precision": self.precision,
+            "device": self._device_name,
+            "decode_batch": self.decode_batch,
+        }
+
+    def smaller(self, batch: int) -> tuple[int, ...]:
+        """Returns the batches below one that denoise graphs can be resized to, ascending."""
+        if self.device.type == "cpu":
+            return ()
+        return tuple(bucket for bucket in BUCKETS if bucket < batch)
+
+    def prepare(
+        self, model: Model, *, size: tuple[int, int], batch: int, on_progress: OnPrepare
+    ) -> None:
+        """Does nothing: a module needs no build, and its graph is captured as it is loaded."""
+
+    def load(
+        self,
+        path: Path,
+        spec: GraphSpec,
+        axes: Mapping[str, int],
+        feedback: Mapping[str, str] | None = None,
+    ) -> Graph:
+        """Loads a stage from the folder that holds `path`; see `Runtime.load`.
+
+        Raises:
+            ModelError: the folder does not hold the stage that the contract describes.
+            DeviceMemoryError: it does not fit into the GPU's memory.
+        """
+        if self.device.type == "cpu":
+            return HostTorchGraph(self._module(path, spec), spec, axes, feedback)
+        with device_errors(f"loading the {spec.name} stage"):
+            module = self._module(path, spec)
+            return CudaTorchGraph(self._cuda, module, spec, axes, feedback)
+
+    def _module(self, path: Path, spec: GraphSpec) -> nn.Module:
+        dtype = "fp32" if spec.name == "text" else self.precision
+        # A folder that was exported again since holds other weights.
+        written = path.stat().st_mtime_ns if path.exists() else None
+        key = (path.parent.resolve(), spec.name, dtype, written)
+        module = self._modules.get(key)
+        if module is None:
+            module = self._load(path.parent, spec.name, dtype)
+            check_stage(path.parent, module, spec)
+            self._modules[key] = module
+        return module
+
+    def _load(self, folder: Path, stage: str, dtype: str) -> nn.Module:
+        try:
+            module = self._load_stage(folder, stage, dtype)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"{folder} cannot be loaded by torch: {one_line(error)}; expected a diffusers "
+                "folder with safetensors weights"
+            ) from None
+        module = module.eval().requires_grad_(False).to(self.device)
+        if self.device.type == "cuda" and stage != "text":
+            # The tensor cores' own layout: without it every convolution is transposed twice.
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
+
+    @cached_property
+    def _cuda(self) -> CudaDevice:
+        return CudaDevice(cuda_graphs=self._cuda_graphs)
+
+    @cached_property
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
+
+
+def _make_exact() -> None:
+    """Rules TF32 out and makes the choice of kernels repeatable, for the whole process."""
+    # Not by `fp32_precision`: torch's compiler refuses to run in a process that has used both.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    # Tried kernels would be chosen by a timing: two runs, or a run that is resumed, could differ.
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def _load_stage(folder: Path, stage: str, dtype: str) -> nn.Module:
+    # Imported here because it takes seconds, and opening a runtime says only whether it works.
+    from giffusion.export.model import load_stage
+
+    with _quiet():
+        return load_stage(folder, stage, dtype)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the libraries' progress bars and remarks about a checkpoint from the user."""
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
+
+    libraries = (diffusers, transformers)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, (verbosity, bar) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if bar:
+                library.enable_progress_bar()
