@@ -104,7 +104,7 @@ class Lane:
         self, model: Model, runtime: Runtime, *, size: tuple[int, int], num_rows: int
     ) -> None:
         height, width = latent_size(size)
-        self._num_images = runtime.decode_batch
+        self._num_images = decode_batch(runtime, num_rows)
         path = model.graph_path("decode", runtime.graph_dtype)
         axes = {"images": self._num_images, "h": height, "w": width}
         with ExitStack() as loaded:
@@ -138,3 +138,11 @@ class Lane:
             (slot, self._decode.fetch(sink.pixel_format.tensor, image, on_device=sink.on_device))
             for image, (slot, sink) in enumerate(frames)
         ]
+
+
+def decode_batch(runtime: Runtime, num_rows: int) -> int:
+    """Returns the pictures that are decoded in one run, of a batch with a number of rows.
+
+    One where the runtime's number is never reached: pictures that nobody needs cost as much.
+    """
+    return runtime.decode_batch if num_rows >= runtime.decode_batch else 1

@@ -40,7 +40,7 @@ class RuntimeStatus:
     Args:
         name: its name.
         works: whether it can render here.
-        detail: its version and precision, or why it does not work.
+        detail: its version, its precision and its device, or why it does not work.
     """
 
     name: str
@@ -112,7 +112,9 @@ def _examine(name: str) -> RuntimeStatus:
         runtime = open_runtime(name)
     except GiffusionError as error:
         return RuntimeStatus(name, False, str(error))
-    return RuntimeStatus(name, True, f"{runtime.version} {runtime.precision}")
+    device = runtime.numerics.get("device")
+    where = f" on {device}" if device else ""
+    return RuntimeStatus(name, True, f"{runtime.version} {runtime.precision}{where}")
 
 
 def _has_nvidia_driver() -> bool:

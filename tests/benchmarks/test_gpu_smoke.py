@@ -110,8 +110,8 @@ def test_operations_are_those_of_published_tables() -> None:
     code = """
 import json
 from dataclasses import asdict
-from benchmarks.gpu_networks import Networks
-from benchmarks.gpu_rows import ROWS
+from benchmarks.gpu.networks import Networks
+from benchmarks.gpu.rows import ROWS
 print(json.dumps({row.key: asdict(Networks(row, "fp16", "cpu").cost()) for row in ROWS}))
 """
     command = [sys.executable, "-c", code]
@@ -132,10 +132,10 @@ import torch
 from torch._dynamo.utils import counters
 compile = torch.compile
 torch.compile = lambda f, mode, **rest: compile(f, backend="eager", **rest)
-from benchmarks.gpu_contest import make_job
-from benchmarks.gpu_networks import Networks
-from benchmarks.gpu_peers import Peer, Pipeline
-from benchmarks.gpu_rows import QUICK_ROWS
+from benchmarks.gpu.contest import make_job
+from benchmarks.gpu.networks import Networks
+from benchmarks.gpu.peers import Peer, Pipeline
+from benchmarks.gpu.rows import QUICK_ROWS
 from benchmarks.workload import Keep
 row = next(row for row in QUICK_ROWS if row.key == "sd15")
 with tempfile.TemporaryDirectory() as name:

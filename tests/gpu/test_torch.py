@@ -21,7 +21,7 @@ from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-from giffusion.export.runtime import TorchRuntime  # noqa: E402 - it imports torch
+from giffusion.export.torch_runtime.runtime import TorchRuntime  # noqa: E402 - it imports torch
 
 pytestmark = [
     pytest.mark.gpu,

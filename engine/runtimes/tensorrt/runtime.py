@@ -24,12 +24,16 @@ from giffusion.engine.runtimes.tensorrt.arena import Arena
 from giffusion.engine.runtimes.tensorrt.cache import RuntimeCache
 from giffusion.engine.runtimes.tensorrt.graph import LoadedEngine
 from giffusion.engine.runtimes.tensorrt.package import TensorRtPackage
-from giffusion.engine.runtimes.tensorrt.prepare import DEFAULT_BATCHES, Target, ensure_engines
+from giffusion.engine.runtimes.tensorrt.prepare import (
+    DECODE_BATCHES,
+    DEFAULT_BATCHES,
+    Target,
+    ensure_engines,
+)
 from giffusion.engine.runtimes.tensorrt.store import EngineStore, StoredEngine
 
 PRECISIONS = ("fp16", "bf16", "fp32")
 RENDER_STAGES = ("text", "denoise", "decode")
-DECODE_BATCH = 4
 _BATCH_AXES = {"text": "prompts", "denoise": "rows", "decode": "images", "encode": "images"}
 
 
@@ -50,7 +54,7 @@ class TensorRtRuntime:
     """
 
     num_lanes = 1
-    decode_batch = DECODE_BATCH
+    decode_batch = max(DECODE_BATCHES)
     on_device = True
 
     def __init__(
@@ -168,7 +172,7 @@ class TensorRtRuntime:
         self,
         size: tuple[int, int],
         batches: tuple[int, ...] = DEFAULT_BATCHES,
-        decode_batches: tuple[int, ...] = (DECODE_BATCH,),
+        decode_batches: tuple[int, ...] = DECODE_BATCHES,
     ) -> Target:
         return Target(self._package, self.precision, size, (self.device,), batches, decode_batches)
 

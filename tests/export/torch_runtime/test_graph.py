@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from giffusion.engine.contract import GraphSpec, TensorSpec
 from giffusion.engine.errors import DeviceError, DeviceMemoryError
-from giffusion.export import cuda_graph
-from giffusion.export.cuda_buffers import flat_range, merged
-from giffusion.export.cuda_device import CudaDevice, Work, device_errors
-from giffusion.export.cuda_graph import CudaTorchGraph
-from giffusion.export.torch_graph import HostTorchGraph
+from giffusion.export.torch_runtime import graph as graph_module
+from giffusion.export.torch_runtime.buffers import flat_range, merged
+from giffusion.export.torch_runtime.device import CudaDevice, Work, device_errors
+from giffusion.export.torch_runtime.graph import CudaTorchGraph
+from giffusion.export.torch_runtime.host import HostTorchGraph
 
 Array = NDArray[Any]
 
@@ -411,4 +411,4 @@ def test_other_errors_are_not_the_devices() -> None:
 def test_rare_stages_are_not_captured(device: LateDevice) -> None:
     CudaTorchGraph(device, Embed(), TEXT, {"prompts": 1}, None)
     assert device.num_captures == 0
-    assert cuda_graph.CAPTURED == ("denoise", "decode")
+    assert graph_module.CAPTURED == ("denoise", "decode")

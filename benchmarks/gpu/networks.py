@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from benchmarks.gpu_rows import Row
+from benchmarks.gpu.rows import Row
 from giffusion.engine.contract import LATENT_CHANNELS
 from giffusion.engine.model import FORMAT, Manifest, Model, graph_names, latent_size, load_model
 from giffusion.engine.schedule import NoiseSchedule

@@ -1,6 +1,6 @@
 """A fused module behind the `Graph` protocol on CUDA: fixed addresses, one launch a run.
 
-`giffusion.export.runtime` makes them. Every call queues its work and returns, except `read` and a
+`runtime.py` makes them. Every call queues its work and returns, except `read` and a
 fetch's `result`. The invariant: what is queued takes effect in the order of the calls, also
 between graphs on different streams.
 """
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from giffusion.engine.contract import GraphSpec
 from giffusion.engine.frames import Frame
 from giffusion.engine.runtimes.base import Array, Fetch, Graph, Index
-from giffusion.export.cuda_buffers import Buffer, Staging
-from giffusion.export.cuda_device import CudaDevice, Event, Work, device_errors
-from giffusion.export.torch_graph import as_tuple
+from giffusion.export.torch_runtime.buffers import Buffer, Staging
+from giffusion.export.torch_runtime.device import CudaDevice, Event, Work, device_errors
+from giffusion.export.torch_runtime.host import as_tuple
 
 CAPTURED = ("denoise", "decode")
 """Stages that run often enough for a capture to pay; the others are launched kernel by kernel."""

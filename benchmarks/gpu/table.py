@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks.agreement import check, compare
-from benchmarks.gpu_columns import COMPILE, EAGER, LAUNCHED, Entry
-from benchmarks.gpu_contest import FIGURES, Contestant, Job, check_file, open_file, write_file
-from benchmarks.gpu_machine import limit_tflops
-from benchmarks.gpu_networks import Cost
+from benchmarks.gpu.columns import COMPILE, EAGER, LAUNCHED, Entry
+from benchmarks.gpu.contest import FIGURES, Contestant, Job, check_file, open_file, write_file
+from benchmarks.gpu.machine import limit_tflops
+from benchmarks.gpu.networks import Cost
 from benchmarks.report import Summary, print_table, ratios, to_dicts
 from benchmarks.workload import Keep
 from giffusion.engine.frames import PixelFormat

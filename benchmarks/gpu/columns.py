@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_contest import Contestant, Job
-from benchmarks.gpu_machine import synchronize
-from benchmarks.gpu_ours import Ours
-from benchmarks.gpu_peers import Peer, Pipeline
+from benchmarks.gpu.contest import Contestant, Job
+from benchmarks.gpu.machine import synchronize
+from benchmarks.gpu.ours import Ours
+from benchmarks.gpu.peers import Peer, Pipeline
 from giffusion.engine.errors import GiffusionError, one_line
 from giffusion.engine.model import Model
 from giffusion.engine.runtimes import open_runtime, runtime_names
 from giffusion.engine.runtimes.base import Runtime
-from giffusion.export.runtime import TorchRuntime
+from giffusion.export.torch_runtime.runtime import TorchRuntime
 
 EAGER, COMPILE = "eager", "compile"
 TORCH, LAUNCHED = "torch", "torch-launched"

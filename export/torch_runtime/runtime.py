@@ -23,9 +23,9 @@ from giffusion.engine.contract import GraphSpec
 from giffusion.engine.errors import ModelError, SettingsError, one_line
 from giffusion.engine.model import Model
 from giffusion.engine.runtimes.base import Graph, OnPrepare, num_cores
-from giffusion.export.cuda_device import CudaDevice, device_errors
-from giffusion.export.cuda_graph import CudaTorchGraph
-from giffusion.export.torch_graph import HostTorchGraph, check_stage
+from giffusion.export.torch_runtime.device import CudaDevice, device_errors
+from giffusion.export.torch_runtime.graph import CudaTorchGraph
+from giffusion.export.torch_runtime.host import HostTorchGraph, check_stage
 
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
 """What a kind of device computes in, its default first."""

@@ -19,7 +19,7 @@ import diffusers
 import torch
 import transformers
 
-from benchmarks.gpu_columns import (
+from benchmarks.gpu.columns import (
     COMPILE,
     COMPILE_S,
     EAGER,
@@ -36,12 +36,12 @@ from benchmarks.gpu_columns import (
     skipping,
     title,
 )
-from benchmarks.gpu_contest import FIGURES, Job, make_job
-from benchmarks.gpu_machine import gpu_machine, limit_tflops, result_path
-from benchmarks.gpu_networks import Networks
-from benchmarks.gpu_ours import UNRENDERED
-from benchmarks.gpu_rows import QUICK_ROWS, ROWS, Row
-from benchmarks.gpu_table import Json, Scale, measured
+from benchmarks.gpu.contest import FIGURES, Job, make_job
+from benchmarks.gpu.machine import gpu_machine, limit_tflops, result_path
+from benchmarks.gpu.networks import Networks
+from benchmarks.gpu.ours import UNRENDERED
+from benchmarks.gpu.rows import QUICK_ROWS, ROWS, Row
+from benchmarks.gpu.table import Json, Scale, measured
 from benchmarks.machine import write_result
 
 DEFAULT_COLUMNS = (EAGER, TORCH, LAUNCHED, "tensorrt", "tensorrt-rtx", COMPILE)

@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.gpu_networks import Networks
-from benchmarks.gpu_rows import Row
+from benchmarks.gpu.networks import Networks
+from benchmarks.gpu.rows import Row
 from benchmarks.workload import count_frames, key_frames
 from giffusion.engine.conditioning import Condition, Conditioner
 from giffusion.engine.contract import LATENT_CHANNELS
@@ -24,7 +24,7 @@ from giffusion.engine.model import latent_size
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
-from giffusion.export.runtime import TorchRuntime
+from giffusion.export.torch_runtime.runtime import TorchRuntime
 
 FIGURES = {
     "denoise": "denoise graph or UNet alone, rows/s",

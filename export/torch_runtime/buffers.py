@@ -1,6 +1,6 @@
 """The tensors of a graph at fixed addresses, and what was written to them and is not yet there.
 
-`giffusion.export.cuda_graph` has one `Buffer` for each tensor and one `Staging` for its inputs.
+`graph.py` has one `Buffer` for each tensor and one `Staging` for its inputs.
 The invariant: pinned memory that the device may still be reading is never written to.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from giffusion.engine.contract import TensorSpec
 from giffusion.engine.runtimes.base import Array, Index
-from giffusion.export.cuda_device import CudaDevice, Event, Stream
+from giffusion.export.torch_runtime.device import CudaDevice, Event, Stream
 
 TORCH_DTYPES = {"float32": torch.float32, "int32": torch.int32, "uint8": torch.uint8}
 Range = tuple[int, int]

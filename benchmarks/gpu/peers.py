@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_contest import FIGURES, Job, rate
-from benchmarks.gpu_machine import synchronize
-from benchmarks.gpu_networks import SCHEDULER
+from benchmarks.gpu.contest import FIGURES, Job, rate
+from benchmarks.gpu.machine import synchronize
+from benchmarks.gpu.networks import SCHEDULER
 from giffusion.engine.frames import PixelFormat
 from giffusion.engine.jobs import FrameSink
 from giffusion.export.model import DTYPES

@@ -1,6 +1,6 @@
 """A fused module behind the `Graph` protocol on the CPU, and what a module has to be.
 
-`giffusion.export.runtime` makes them. Buffers are NumPy arrays, which torch reads in place; what
+`runtime.py` makes them. Buffers are NumPy arrays, which torch reads in place; what
 a module returns is copied into its output's array, so that nothing depends on torch's allocator.
 """
 

@@ -23,7 +23,7 @@ from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes.base import Graph, Runtime, num_cores
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
-from giffusion.export.runtime import TorchRuntime
+from giffusion.export.torch_runtime.runtime import TorchRuntime
 
 OpenCpu = Callable[[str, str], Runtime]
 Array = NDArray[Any]

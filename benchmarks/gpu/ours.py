@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.gpu_contest import FIGURES, GRAPH_FIGURES, Job, rate
+from benchmarks.gpu.contest import FIGURES, GRAPH_FIGURES, Job, rate
 from benchmarks.workload import Discard
 from giffusion.engine.batch import sampler_steps
 from giffusion.engine.contract import (
@@ -20,6 +20,7 @@ from giffusion.engine.contract import (
 )
 from giffusion.engine.frames import PixelFormat
 from giffusion.engine.jobs import FrameSink
+from giffusion.engine.lanes import decode_batch
 from giffusion.engine.model import Model, latent_size
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.runtimes.base import Graph, Runtime
@@ -49,7 +50,7 @@ class Ours:
         self._model = model
         self._runtime = runtime
         self._batch = frames * job.row.rows_per_frame
-        self._num_images = min(runtime.decode_batch, self._batch)
+        self._num_images = decode_batch(runtime, self._batch)
         height, width = latent_size(job.row.size)
         self._side = {"h": height, "w": width}
         self._graphs: dict[str, Graph] = {}

@@ -1,6 +1,6 @@
 """The thin layer over torch.cuda: streams, events, pinned memory, capture, and its errors.
 
-`giffusion.export.cuda_graph` orders everything through it; tests put a double in its place that
+`graph.py` orders everything through it; tests put a double in its place that
 runs on the CPU. The invariant: nothing here waits for the device except `Event.synchronize`.
 """
 
