@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from giffusion.engine.errors import GiffusionError
+from giffusion.engine.model import GRAPH_DTYPES
 from giffusion.export.model import export_model
 
 
@@ -18,9 +19,17 @@ def main() -> int:
     )
     parser.add_argument("folder", type=Path, help="a StableDiffusionPipeline folder")
     parser.add_argument("--name", help="what the model is called (default: the folder's name)")
+    parser.add_argument(
+        "--dtypes",
+        nargs="+",
+        choices=GRAPH_DTYPES,
+        default=GRAPH_DTYPES,
+        help="what graphs are written for: fp32 for CPUs, and what GPUs are to compute in "
+        "(default: all)",
+    )
     arguments = parser.parse_args()
     try:
-        export_model(arguments.folder, name=arguments.name)
+        export_model(arguments.folder, name=arguments.name, dtypes=arguments.dtypes)
     except GiffusionError as error:
         print(f"giffusion: {error}", file=sys.stderr)
         return 2

@@ -74,6 +74,7 @@ def export_model(
     unet_config = _config(folder / "unet")
     _check_unet(unet_config)
     NoiseSchedule.from_config(_read_json(folder / "scheduler" / "scheduler_config.json"))
+    _vae_kind(folder)
     for weights in dict.fromkeys(WEIGHTS.values()):
         if not (folder / weights).is_file():
             raise ModelError(f"{folder / weights} is missing: expected safetensors weights")
@@ -94,7 +95,8 @@ def load_stage(folder: Path, stage: str, dtype: str = "fp32") -> nn.Module:
     Args:
         folder: a `StableDiffusionPipeline` folder.
         stage: one of `giffusion.engine.model.GRAPHS`.
-        dtype: what its network computes in, one of `giffusion.engine.model.GRAPH_DTYPES`.
+        dtype: what its network computes in, one of `giffusion.engine.model.GRAPH_DTYPES`; SDXL's
+            autoencoder, which overflows in fp16, computes in bf16 instead.
 
     Raises:
         ModelError: the part is missing or of a kind that the engine does not render.
@@ -103,8 +105,20 @@ def load_stage(folder: Path, stage: str, dtype: str = "fp32") -> nn.Module:
         return TextGraph(_load(CLIPTextModel, folder / "text_encoder", dtype)).eval()
     if stage == "denoise":
         return DenoiseGraph(_load(UNet2DConditionModel, folder / "unet", dtype)).eval()
+    if dtype == "fp16" and _overflows_in_fp16(folder):
+        dtype = "bf16"
     graph = {"decode": DecodeGraph, "encode": EncodeGraph}[stage]
     return graph(_load(_vae_kind(folder), folder / "vae", dtype)).eval()
+
+
+def _overflows_in_fp16(folder: Path) -> bool:
+    """Whether an autoencoder's values leave fp16's range, as SDXL's do; bf16 has fp32's range.
+
+    The config's `force_upcast` alone does not tell: it is true by default, for those too that are
+    run in fp16 everywhere.
+    """
+    forced = bool(_config(folder / "vae").get("force_upcast", False))
+    return forced and _config(folder / "unet").get("addition_embed_type") == "text_time"
 
 
 def _trace(graph: nn.Module, manifest: Manifest, stage: str, path: Path) -> None:

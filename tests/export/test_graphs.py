@@ -23,6 +23,7 @@ from giffusion.export.graphs import (
     TextGraph,
     example_inputs,
 )
+from giffusion.export.nv12 import nv12
 
 CHANNELS, TOKENS, WIDTH, SIDE = 4, 6, 16, 8
 
@@ -159,8 +160,9 @@ def test_decode_gives_the_bytes_of_the_pipelines_pictures(vae: Any) -> None:
     (decoded,) = wide.decode(latents / vae.config.scaling_factor, return_dict=False)
     pictures = VaeImageProcessor().postprocess(decoded, output_type="pil")
     expected = np.stack([np.asarray(picture) for picture in pictures])
-    result = DecodeGraph(wide)(latents)
-    assert result.dtype == torch.uint8
+    result, as_nv12 = DecodeGraph(wide)(latents)
+    assert result.dtype == as_nv12.dtype == torch.uint8
+    assert torch.equal(as_nv12, nv12(result.permute(0, 3, 1, 2)))
     assert result.shape == (2, 16, 24, 3)
     assert {0, 255} <= set(np.unique(expected).tolist())
     assert np.array_equal(result.numpy(), expected)
@@ -182,7 +184,8 @@ def test_decode_rounds_to_the_nearest_byte_and_clips() -> None:
     values = [-7.0, -1.0, 0.0, 1.0, 9.0, 2 * 0.4 / 255 - 1, 2 * 0.6 / 255 - 1, 2 * 254.6 / 255 - 1]
     decode = DecodeGraph(_Identity(scaling_factor=2.0))
     picture = torch.tensor(values).reshape(1, 1, 2, 4).expand(1, 3, 2, 4)
-    assert decode(2 * picture)[0, :, :, 0].flatten().tolist() == [0, 0, 128, 255, 255, 0, 1, 255]
+    rgb, _ = decode(2 * picture)
+    assert rgb[0, :, :, 0].flatten().tolist() == [0, 0, 128, 255, 255, 0, 1, 255]
 
 
 class _Identity(nn.Module):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from giffusion.engine.contract import denoise_spec
 from giffusion.engine.runtimes.tensorrt.build import check_network, parse_graph
 from giffusion.engine.runtimes.tensorrt.package import TensorRtPackage
 from giffusion.export.graphs import DenoiseGraph, example_inputs
+from giffusion.export.model import load_stage
 from giffusion.export.onnx import export_graph
 
 TOKENS, PROMPT_DIM, TIME_DIM, POOLED_DIM = 8, 32, 32, 24
@@ -94,3 +96,29 @@ def test_tensorrt_reads_it_in_half_precision(dtype: torch.dtype, tmp_path: Path)
     package = TensorRtPackage("tensorrt-rtx")
     network = parse_graph(package, package.trt.Builder(package.logger), path)
     check_network(package, network, path, SPEC, [{"slots": 2, "rows": 4, "h": 8, "w": 8}])
+
+
+@pytest.mark.parametrize(
+    ("embedding", "forced", "expected"),
+    [
+        ("text_time", True, torch.bfloat16),
+        ("text_time", False, torch.float16),
+        (None, True, torch.float16),
+    ],
+)
+def test_only_an_autoencoder_that_overflows_leaves_fp16(
+    tmp_path: Path, embedding: str | None, forced: bool, expected: torch.dtype
+) -> None:
+    AutoencoderKL(
+        block_out_channels=(16,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        force_upcast=forced,
+    ).save_pretrained(tmp_path / "vae")
+    (tmp_path / "unet").mkdir()
+    config = json.dumps({"addition_embed_type": embedding})
+    (tmp_path / "unet" / "config.json").write_text(config)
+    for stage in ("decode", "encode"):
+        assert {p.dtype for p in load_stage(tmp_path, stage, "fp16").parameters()} == {expected}
+        assert load_stage(tmp_path, stage, "fp32").vae.dtype == torch.float32

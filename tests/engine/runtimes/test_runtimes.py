@@ -587,6 +587,7 @@ def install_plugin(folder: Path, monkeypatch: pytest.MonkeyPatch, target: str) -
         "    version = '1.0'\n"
         "    def __init__(self, precision=None):\n"
         "        self.precision = precision or 'fp16'\n"
+        "        self.numerics = {'device': 'a toy card'}\n"
     )
     monkeypatch.syspath_prepend(folder)
 
@@ -598,7 +599,7 @@ def test_a_registered_runtime_is_listed_and_opened(
     assert "toy" in runtime_names()
     assert open_runtime("toy").precision == "fp16"
     assert open_runtime("toy", "fp32").precision == "fp32"
-    assert RuntimeStatus("toy", True, "1.0 fp16") in examine_runtimes()
+    assert RuntimeStatus("toy", True, "1.0 fp16 on a toy card") in examine_runtimes()
     with pytest.raises(SettingsError, match="did you mean 'toy'"):
         open_runtime("toyy")
 
