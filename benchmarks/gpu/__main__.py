@@ -21,9 +21,9 @@ import transformers
 
 from benchmarks.gpu.columns import (
     COMPILE,
-    COMPILE_S,
     EAGER,
     LAUNCHED,
+    OPENING_S,
     TORCH,
     Entry,
     Make,
@@ -45,8 +45,8 @@ from benchmarks.gpu.table import Json, Scale, measured
 from benchmarks.machine import write_result
 
 DEFAULT_COLUMNS = (EAGER, TORCH, LAUNCHED, "tensorrt", "tensorrt-rtx", COMPILE)
-BUDGET_S = 540.0
-ROW_S = 90.0
+BUDGET_S = 570.0
+ROW_S = 150.0
 """Seconds that a compilation leaves to every row after it; a guess."""
 _QUICK = Scale(repeats=2, graph_s=0.02, render_s=0.05, agreement_frames=2)
 
@@ -56,31 +56,41 @@ class Clock:
     """How much of the time that the benchmark may take is left.
 
     Args:
-        deadline: when no other contestant is opened, by `time.perf_counter`.
+        deadline: when everything is to be done, by `time.perf_counter`.
         budget_s: what was given.
+        scale: how long is measured.
     """
 
     deadline: float
     budget_s: float
+    scale: Scale
 
-    def check(self, row: Row, column: str, needed_s: float = 0.0) -> None:
-        """Skips what would not be finished in time.
+    def left_s(self, row: Row, column: str, entries: Sequence[Entry], rows_after: int) -> float:
+        """Returns the seconds in which a column has to be opened.
+
+        What is set aside for measuring it and those that are open, and for a compilation what
+        later rows take, is not among them.
 
         Raises:
-            SkipError: less is left than is needed.
+            SkipError: they are fewer than it takes.
         """
-        left_s = self.deadline - time.perf_counter()
-        if left_s < needed_s:
+        each = [self.scale.measuring_s(entry.batch_s) for entry in entries]
+        aside_s = sum(each) + 2 * max(each, default=self.scale.measuring_s(0.0))
+        if column == COMPILE:
+            aside_s += rows_after * ROW_S
+        left_s = self.deadline - time.perf_counter() - aside_s
+        if left_s < OPENING_S.get(column, 0.0):
             raise SkipError(
-                f"{max(left_s, 0):.0f} s of {self.budget_s:.0f} were left and {needed_s:.0f} are "
-                f"set aside for it: python -m benchmarks.gpu --rows {row.key} --columns {column}"
+                f"{left_s + aside_s:.0f} s of {self.budget_s:.0f} were left, {aside_s:.0f} of them "
+                f"for measuring: python -m benchmarks.gpu --rows {row.key} --columns {column}"
             )
+        return left_s
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     options = _options(arguments)
-    clock = Clock(time.perf_counter() + options.budget_s, options.budget_s)
+    began = time.perf_counter()
     on_gpu = torch.cuda.is_available()
     if not on_gpu and not options.quick:
         raise SystemExit("torch finds no CUDA device: run on one, or give --quick for small shapes")
@@ -89,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         library.disable_progress_bar()
     device, precision = ("cuda", "fp16") if on_gpu else ("cpu", "fp32")
     scale = _QUICK if options.quick else Scale(repeats=options.repeats)
+    clock = Clock(began + options.budget_s, options.budget_s, scale)
     chosen = [r for r in (QUICK_ROWS if options.quick else ROWS) if r.key in options.rows]
     result: Json = {
         "benchmark": "gpu",
@@ -106,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = _earlier_rows(output, result)
     for number, row in enumerate(chosen):
         rows_after = len(chosen) - number - 1
-        rows[row.key] = _row(row, device, precision, options.columns, scale, clock, rows_after)
+        rows[row.key] = _row(row, device, precision, options.columns, clock, rows_after)
         release()
         write_result(output, result | {"rows": rows})
 
@@ -128,7 +139,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--budget-s",
         type=float,
         default=BUDGET_S,
-        help=f"seconds after which nothing more is begun (default: {BUDGET_S:.0f})",
+        help=f"seconds that all may take, about; the rest is skipped (default: {BUDGET_S:.0f})",
     )
     made.add_argument("--quick", action="store_true", help="small shapes, also on the CPU")
     made.add_argument(
@@ -172,7 +183,6 @@ def _row(
     device: str,
     precision: str,
     wanted: Sequence[str],
-    scale: Scale,
     clock: Clock,
     rows_after: int,
 ) -> Json:
@@ -188,7 +198,7 @@ def _row(
         entries, tuning = _open(job, wanted, clock, rows_after, skipped)
         try:
             with skipping():
-                result |= measured(job, entries, cost, scale)
+                result |= measured(job, entries, cost, clock.scale)
         except SkipError as error:
             skipped["all"] = str(error)
         for entry in entries:
@@ -212,12 +222,11 @@ def _open(
     tuning: Json = {}
     best: dict[str, int] = {}
     for column in wanted:
-        needed_s = COMPILE_S + rows_after * ROW_S if column == COMPILE else 0.0
         frames, began = 1, time.perf_counter()
         try:
-            clock.check(job.row, column, needed_s)
+            limit_s = clock.left_s(job.row, column, entries, rows_after)
             make = maker(column, job, (1, *job.row.batches))
-            entries.append(_opened(column, make, frames, began, skipped))
+            entries.append(_opened(column, make, frames, began, limit_s, skipped))
             if column in (COMPILE, LAUNCHED):
                 # Trying batches would compile each; the launched graph is compared with the other.
                 like = EAGER if column == COMPILE else TORCH
@@ -225,16 +234,18 @@ def _open(
             else:
                 best[column], tuning[column] = best_batch(column, make, job)
             frames, began = best[column], time.perf_counter()
-            clock.check(job.row, column, needed_s)
+            limit_s = clock.left_s(job.row, column, entries, rows_after)
             if frames > 1:
-                entries.append(_opened(column, make, frames, began, skipped))
+                entries.append(_opened(column, make, frames, began, limit_s, skipped))
         except SkipError as error:
             skipped[f"{title(column)}, batch {frames}"] = str(error)
     return entries, tuning
 
 
-def _opened(column: str, make: Make, frames: int, began: float, skipped: dict[str, str]) -> Entry:
-    entry = opened(column, make, frames, began)
+def _opened(
+    column: str, make: Make, frames: int, began: float, limit_s: float, skipped: dict[str, str]
+) -> Entry:
+    entry = opened(column, make, frames, began, limit_s)
     contestant = entry.contestant
     place = "on the GPU" if contestant.on_device else "copied to the host"
     print(f"open: {contestant.name}, frames {place}: {entry.cold}", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 
 from benchmarks.gpu.contest import Contestant, Job
 from benchmarks.gpu.machine import synchronize
-from benchmarks.gpu.ours import Ours
+from benchmarks.gpu.ours import UNRENDERED, Ours
 from benchmarks.gpu.peers import Peer, Pipeline
 from giffusion.engine.errors import GiffusionError, one_line
 from giffusion.engine.model import Model
@@ -29,9 +30,11 @@ TITLES = {
     TORCH: "giffusion torch",
     LAUNCHED: "giffusion torch, no CUDA graphs",
 }
-COMPILE_S = 150.0
-"""Seconds that one batch's compilation is allowed for, before it is begun; a guess."""
+OPENING_S = {COMPILE: 150.0, "tensorrt": 240.0, "tensorrt-rtx": 240.0}
+"""Seconds that have to be left before a column is opened, where it is long; a guess."""
 TUNING_WINDOW_S = 0.3
+_ALARM_S = 5.0
+"""Between two tries to end what swallows the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,19 @@ class Cold:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A contestant that is open, and what it took."""
+    """A contestant that is open, and what it took.
+
+    Args:
+        column: its column.
+        contestant: it.
+        cold: what opening it took.
+        batch_s: seconds from one batch's latents to its frames; 0 for what does not render.
+    """
 
     column: str
     contestant: Contestant
     cold: Cold
+    batch_s: float
 
 
 class SkipError(Exception):
@@ -115,7 +126,7 @@ def maker(column: str, job: Job, frames: Sequence[int]) -> Make:
     return lambda held: Ours(job, title(column), model, runtime, held)
 
 
-def opened(column: str, make: Make, frames: int, began: float) -> Entry:
+def opened(column: str, make: Make, frames: int, began: float, limit_s: float) -> Entry:
     """Opens a contestant and renders its first frames.
 
     Args:
@@ -123,19 +134,25 @@ def opened(column: str, make: Make, frames: int, began: float) -> Entry:
         make: what opens it.
         frames: frames that its batch holds.
         began: when it began, by `time.perf_counter`.
+        limit_s: seconds after which a compilation is given up.
 
     Raises:
         SkipError: it cannot be opened or fails.
     """
-    with skipping(anything=column == COMPILE):
+    compiles = column == COMPILE
+    limit = _time_limit(limit_s) if compiles else contextlib.nullcontext()
+    with skipping(anything=compiles), limit, contextlib.ExitStack() as opening:
         contestant = make(frames)
+        opening.callback(contestant.close)
         synchronize()
         open_s = time.perf_counter() - began
-        began = time.perf_counter()
         if "device" not in contestant.figures:
-            return Entry(column, contestant, Cold(open_s, None))
-        contestant.to_device(frames)
-        return Entry(column, contestant, Cold(open_s, time.perf_counter() - began))
+            entry = Entry(column, contestant, Cold(open_s, None), 0.0)
+        else:
+            first_frames_s, batch_s = (_batch_s(contestant) for _ in range(2))
+            entry = Entry(column, contestant, Cold(open_s, first_frames_s), batch_s)
+        opening.pop_all()
+        return entry
 
 
 def best_batch(column: str, make: Make, job: Job) -> tuple[int, dict[int, float | str]]:
@@ -150,10 +167,8 @@ def best_batch(column: str, make: Make, job: Job) -> tuple[int, dict[int, float 
     rates: dict[int, float | str] = {}
     for frames in job.row.batches:
         try:
-            with skipping():
-                contestant = make(frames)
+            with skipping(), contextlib.closing(make(frames)) as contestant:
                 rates[frames] = contestant.denoise_rate(TUNING_WINDOW_S)
-                contestant.close()
         except SkipError as error:
             rates[frames] = str(error)
         release()
@@ -173,7 +188,15 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
+def _batch_s(contestant: Contestant) -> float:
+    began = time.perf_counter()
+    contestant.to_device(contestant.frames)
+    return time.perf_counter() - began
+
+
 def _exported(column: str, job: Job, runtime: Runtime, frames: Sequence[int]) -> Model:
+    if job.row.text is None:
+        raise SkipError(f"{UNRENDERED}, nor export them")
     folder = job.folder / column
     folder.mkdir()
     model = job.networks.exported(folder, runtime.graph_dtype)
@@ -186,6 +209,22 @@ def _exported(column: str, job: Job, runtime: Runtime, frames: Sequence[int]) ->
 def _printed(label: str, done: int, total: int) -> None:
     if done in (0, total):
         print(f"{label}: {done} of {total}", flush=True)
+
+
+@contextlib.contextmanager
+def _time_limit(limit_s: float) -> Iterator[None]:
+    """Ends what takes longer by a `TimeoutError`, at its next step in Python; Unix only."""
+
+    def end(number: int, frame: object) -> None:
+        raise TimeoutError(f"it took more than the {limit_s:.0f} s that were left")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, limit_s, _ALARM_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager

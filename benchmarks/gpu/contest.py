@@ -28,7 +28,7 @@ from giffusion.export.torch_runtime.runtime import TorchRuntime
 
 FIGURES = {
     "denoise": "denoise graph or UNet alone, rows/s",
-    "decode": "decoder alone, frames/s",
+    "decode": "decode graph or VAE alone, frames/s",
     "device": "latents to frames on the device, frames/s",
     "file": "latents to a closed, counted mp4, frames/s",
 }

@@ -40,6 +40,15 @@ class Scale:
     render_s: float = 1.0
     agreement_frames: int = 4
 
+    def measuring_s(self, batch_s: float) -> float:
+        """Returns the seconds that a contestant is measured for, about, its warm-up included.
+
+        Args:
+            batch_s: seconds that it takes for a batch of frames.
+        """
+        rounds = 1.2 * (self.repeats + 1)
+        return rounds * 2 * (self.graph_s + max(self.render_s, batch_s))
+
 
 def measured(job: Job, entries: Sequence[Entry], cost: Cost, scale: Scale) -> Json:
     """Compares, warms up, measures and prints a row; nothing where nobody is there.
@@ -116,8 +125,8 @@ def run_lengths(job: Job, entries: Sequence[Entry], scale: Scale) -> dict[str, i
         if "device" not in contestant.figures:
             continue
         held = contestant.frames
-        warm_up = min(held * math.ceil(WARM_UP_TICKS / row.steps), row.max_frames)
-        contestant.to_device(warm_up)
+        for _ in range(math.ceil(WARM_UP_TICKS / row.steps)):
+            contestant.to_device(held)
         began = time.perf_counter()
         contestant.to_device(held)
         wanted = scale.render_s / (time.perf_counter() - began) * held

@@ -7,14 +7,21 @@ runs on the CPU. The invariant: nothing here waits for the device except `Event.
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
-from giffusion.engine.errors import DeviceError, DeviceMemoryError, one_line
+from giffusion.engine.errors import (
+    DeviceError,
+    DeviceMemoryError,
+    RuntimeUnavailableError,
+    one_line,
+)
 
 WARM_UP_RUNS = 3
 """Runs before a capture: libraries load kernels and reserve workspace in their first ones."""
@@ -51,9 +58,7 @@ class CudaDevice:
         cuda: Any = torch.cuda  # whose classes have no types
         self.main, self.text, self.copies = (cuda.Stream() for _ in range(3))
         self._cuda_graphs = cuda_graphs
-        # Graphs of one stream never run at once, and keep nothing in the pool between their runs,
-        # so they can all use the same memory.
-        self._pool = torch.cuda.graph_pool_handle() if cuda_graphs else None
+        self._captured: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def zeros(self, count: int, dtype: torch.dtype) -> Tensor:
         """Returns zeroed device memory, flat, that work on any stream sees as zero."""
@@ -101,15 +106,44 @@ class CudaDevice:
         graph = torch.cuda.CUDAGraph()
         # Thread-local: a text may be encoded in another thread meanwhile.
         captured = torch.cuda.graph(
-            graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
+            graph, pool=self._pool(), stream=stream, capture_error_mode="thread_local"
         )
         with captured:
             work()
+        self._captured.add(graph)
 
         def replay() -> None:
             graph.replay()
 
         return replay
+
+    def _pool(self) -> Any:
+        """Returns the memory that all captured graphs use, or a new one where there is none.
+
+        Graphs of one stream never run at once and keep nothing in it between their runs. Torch
+        refuses a pool all of whose graphs are gone, so the handle is not kept.
+        """
+        alive = next(iter(self._captured), None)
+        return torch.cuda.graph_pool_handle() if alive is None else alive.pool()
+
+
+def is_cuda_there() -> bool:
+    """Returns whether there is a CUDA device.
+
+    Raises:
+        RuntimeUnavailableError: there is a driver, and it does not work with this torch.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = torch.cuda.is_available()
+    # Without a driver or a device torch says nothing.
+    reasons = [text for text in (str(each.message) for each in caught) if "CUDA" in text]
+    if not found and reasons:
+        raise RuntimeUnavailableError(
+            f"runtime 'torch' does not work here: {_sentence(reasons[0])}; mend the GPU's driver, "
+            "or choose another runtime"
+        )
+    return found
 
 
 @contextmanager
@@ -126,16 +160,15 @@ def device_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        chain = list(_chain(error))
-        if any(_is_memory(link) for link in chain):
-            # The failed call's tensors live in its frames, and would as long as the error does.
-            for link in chain:
-                traceback.clear_frames(link.__traceback__)
+        # No local name holds a link of the chain: this frame is in its traceback, and what it holds
+        # on the device would wait for the garbage collector.
+        if any(map(_is_memory, _chain(error))):
+            _clear_frames(error)
             raise DeviceMemoryError(
                 f"the GPU's memory is used up while {doing}: a smaller --batch or --size needs "
                 f"less ({_sentence(error)})"
             ) from error
-        if any(_is_device(link) for link in chain):
+        if any(map(_is_device, _chain(error))):
             raise DeviceError(
                 f"the GPU failed while {doing}: {_sentence(error)}; start again, and see its "
                 "driver's log if it fails again"
@@ -151,6 +184,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
+def _clear_frames(error: BaseException) -> None:
+    """Lets go of the failed call's tensors: they live in its frames as long as the error does."""
+    for link in _chain(error):
+        traceback.clear_frames(link.__traceback__)
+
+
 def _is_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
@@ -163,6 +202,6 @@ def _is_device(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _DEVICE_SIGNS)
 
 
-def _sentence(error: BaseException) -> str:
+def _sentence(error: object) -> str:
     """Returns the first line of torch's text: advice for its own developers follows."""
     return one_line(str(error).partition("\n")[0]).rstrip(".")

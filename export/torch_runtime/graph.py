@@ -8,13 +8,14 @@ between graphs on different streams.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from giffusion.engine.contract import GraphSpec
+from giffusion.engine.errors import DeviceError
 from giffusion.engine.frames import Frame
 from giffusion.engine.runtimes.base import Array, Fetch, Graph, Index
 from giffusion.export.torch_runtime.buffers import Buffer, Staging
@@ -60,7 +61,9 @@ class CudaTorchGraph:
             self._outputs = {t.name: Buffer(device, t, axes) for t in spec.outputs}
             specs = {t.name: t for t in spec.inputs}
             self._staging = Staging(device, self._stream, self._inputs, specs, axes)
-            self._launch: Work = self._prepared()
+            # Here, so that what has no room says so at once; inputs are zero, which indexes nothing
+            # that is not there.
+            self._prepared()
 
     def write(self, name: str, value: Array, index: Index | None = None) -> None:
         """Stages a value; uploaded before whatever reads it."""
@@ -71,8 +74,9 @@ class CudaTorchGraph:
         """Queues uploads and the run."""
         with self._errors("run"):
             self._staging.upload()
+            launch = self._prepared()
             with self._device.use(self._stream):
-                self._launch()
+                launch()
 
     def read(self, name: str, index: Index | None = None) -> Array:
         """Waits for what was queued and returns a copy of a buffer or an entry."""
@@ -110,24 +114,28 @@ class CudaTorchGraph:
             source._await(self)
 
     def resize(self, axes: Mapping[str, int]) -> None:
-        """Changes to other sizes; the first time that they occur the run is captured anew."""
+        """Changes to other sizes; the first run that they occur in is captured anew.
+
+        Not before: what the inputs hold until they are written again may index entries that are no
+        more, which a device answers by failing.
+        """
         with self._errors("resized"):
             self._staging.upload()
             self._axes |= axes
             for buffer in (*self._inputs.values(), *self._outputs.values()):
                 buffer.resize(self._axes)
             self._staging.resize(self._axes)
-            self._launch = self._prepared()
 
     def close(self) -> None:
         """Waits for what is queued, which works on the buffers, and frees them."""
-        with self._errors("closed"):
+        # A failed device was told of, and what it holds is freed with its process.
+        with suppress(DeviceError), self._errors("closed"):
             self._device.record(self._stream).synchronize()
         self._launches.clear()
         self._inputs.clear()
         self._outputs.clear()
         # Whoever holds the closed graph holds no weights and no pinned memory.
-        del self._launch, self._module, self._staging
+        del self._module, self._staging
 
     def _prepared(self) -> Work:
         key = tuple(sorted(self._axes.items()))
@@ -186,7 +194,8 @@ class _Fetch:
 
     @property
     def done(self) -> bool:
-        return self._event.query()
+        with device_errors("a frame is fetched"):
+            return self._event.query()
 
     def result(self) -> Frame:
         with device_errors("a frame is fetched"):

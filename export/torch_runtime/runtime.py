@@ -13,17 +13,19 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from giffusion.engine.contract import GraphSpec
-from giffusion.engine.errors import ModelError, SettingsError, one_line
+from giffusion.engine.errors import ModelError, SettingsError
 from giffusion.engine.model import Model
 from giffusion.engine.runtimes.base import Graph, OnPrepare, num_cores
-from giffusion.export.torch_runtime.device import CudaDevice, device_errors
+from giffusion.export.torch_runtime.device import CudaDevice, device_errors, is_cuda_there
 from giffusion.export.torch_runtime.graph import CudaTorchGraph
 from giffusion.export.torch_runtime.host import HostTorchGraph, check_stage
 
@@ -32,6 +34,9 @@ PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
 BUCKETS = (2, 8, 16, 32)
 """Batches that a graph on CUDA can be resized to, each captured when it is first used."""
 CUDA_DECODE_BATCH = 4
+EXACT_STAGES = ("text", "encode")
+"""Stages that compute in fp32 whatever the precision: they run seldom, and whole videos begin with
+what they make."""
 
 LoadStage = Callable[[Path, str, str], nn.Module]
 
@@ -41,14 +46,14 @@ class TorchRuntime:
 
     Args:
         precision: what the UNet and the decoder compute in, one of `PRECISIONS`; None for the
-            device's default. The text encoder computes in fp32 always.
+            device's default. Texts and pictures are encoded in fp32 always.
         cuda_graphs: capture the work of a run and replay it; False launches it kernel by kernel.
         load_stage: loads a stage of a model folder at a precision, as
             `giffusion.export.model.load_stage` does, which is the default.
 
     Raises:
         SettingsError: the device does not compute in that precision.
-        DeviceError: the GPU cannot be used.
+        RuntimeUnavailableError: there is a GPU, and its driver does not work with torch.
     """
 
     name = "torch"
@@ -63,7 +68,7 @@ class TorchRuntime:
         cuda_graphs: bool = True,
         load_stage: LoadStage | None = None,
     ) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device("cuda" if is_cuda_there() else "cpu")
         allowed = PRECISIONS[self.device.type]
         if precision not in (None, *allowed):
             where = "a GPU" if self.device.type == "cuda" else "the CPU, and no GPU is found here"
@@ -74,8 +79,7 @@ class TorchRuntime:
         self.precision = precision or allowed[0]
         on_gpu = self.device.type == "cuda"
         self.decode_batch = CUDA_DECODE_BATCH if on_gpu else 1
-        # Encoders that read frames on the device find its context with cuda-python.
-        self.on_device = on_gpu and find_spec("cuda") is not None
+        self.on_device = on_gpu and _has_cuda_python()
         self._cuda_graphs = cuda_graphs
         self._load_stage = load_stage or _load_stage
         # While a graph uses a module, others share it; the weights go with the last of them.
@@ -126,7 +130,7 @@ class TorchRuntime:
             return CudaTorchGraph(self._cuda, module, spec, axes, feedback)
 
     def _module(self, path: Path, spec: GraphSpec) -> nn.Module:
-        dtype = "fp32" if spec.name == "text" else self.precision
+        dtype = "fp32" if spec.name in EXACT_STAGES else self.precision
         # A folder that was exported again since holds other weights.
         written = path.stat().st_mtime_ns if path.exists() else None
         key = (path.parent.resolve(), spec.name, dtype, written)
@@ -140,10 +144,14 @@ class TorchRuntime:
     def _load(self, folder: Path, stage: str, dtype: str) -> nn.Module:
         try:
             module = self._load_stage(folder, stage, dtype)
-        except (OSError, ValueError, KeyError) as error:
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            # Torch names every weight that does not fit its config.
             raise ModelError(
-                f"{folder} cannot be loaded by torch: {one_line(error)}; expected a diffusers "
-                "folder with safetensors weights"
+                f"the {stage} stage of {folder} cannot be loaded by torch: "
+                f"{shorten(str(error), 300, placeholder=' ...')}; expected the diffusers folder "
+                "that was exported, with safetensors weights"
             ) from None
         module = module.eval().requires_grad_(False).to(self.device)
         if self.device.type == "cuda" and stage != "text":
@@ -157,7 +165,16 @@ class TorchRuntime:
 
     @cached_property
     def _device_name(self) -> str:
-        return torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
+        if self.device.type == "cpu":
+            return "cpu"
+        with device_errors("its name is read"):
+            return torch.cuda.get_device_name()
+
+
+def _has_cuda_python() -> bool:
+    """Whether encoders that read frames on the device can find its context."""
+    # Torch brings other packages below the same name.
+    return find_spec("cuda") is not None and find_spec("cuda.bindings") is not None
 
 
 def _make_exact() -> None:

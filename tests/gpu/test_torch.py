@@ -97,7 +97,7 @@ def test_every_stage_is_near_the_cpu_in_float32(
         error = np.abs(found - wide).max() / np.abs(wide).max()
         print(f"{stage} {name} {precision}: {error:.2g}")
         assert found.dtype == expected[name].dtype
-        assert error <= MAX_ERRORS["fp32" if stage == "text" else precision]
+        assert error <= MAX_ERRORS["fp32" if stage in ("text", "encode") else precision]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -157,9 +157,10 @@ def test_a_resized_graph_is_what_a_fresh_one_of_that_size_is(mini: Model) -> Non
     small = AXES["denoise"] | {"slots": 2, "rows": 2}
     inputs = random_inputs(spec, small)
     fresh = written(of.load(mini.graph_path("denoise"), spec, small, FED), inputs)
-    resized = written(
-        loaded(mini, of, "denoise", FED), random_inputs(spec, AXES["denoise"], seed=5)
-    )
+    others = random_inputs(spec, AXES["denoise"], seed=5)
+    # Rows that stay name slots that go: nothing may look for those before they are written again.
+    others["row_slot"] = np.arange(8, dtype=np.int32)[::-1].copy()
+    resized = written(loaded(mini, of, "denoise", FED), others)
     resized.run()
     before = resized.read("state")
     for _ in range(2):
@@ -172,6 +173,21 @@ def test_a_resized_graph_is_what_a_fresh_one_of_that_size_is(mini: Model) -> Non
         # Entries beyond the small size were left alone.
         assert np.array_equal(resized.read("state")[2:], before[2:])
         before = resized.read("state")
+
+
+def test_graphs_are_captured_again_after_all_were_closed(mini: Model) -> None:
+    of = TorchRuntime("fp16")
+    inputs = random_inputs(mini.spec("denoise"), AXES["denoise"])
+    results, memory = set(), []
+    for _ in range(3):
+        graphs = [written(loaded(mini, of, "denoise"), inputs) for _ in range(2)]
+        for graph in graphs:
+            graph.run()
+            results.add(graph.read("next_state").tobytes())
+            graph.close()
+        memory.append(torch.cuda.memory_allocated())
+    assert len(results) == 1
+    assert memory[2] <= memory[0]
 
 
 def test_frames_are_fetched_to_the_host_and_stay_on_the_device(mini: Model) -> None:

@@ -7,8 +7,12 @@ not wait for another stream, or an upload that is left out changes a result here
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import warnings
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,10 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from giffusion.engine.contract import GraphSpec, TensorSpec
-from giffusion.engine.errors import DeviceError, DeviceMemoryError
+from giffusion.engine.errors import DeviceError, DeviceMemoryError, RuntimeUnavailableError
 from giffusion.export.torch_runtime import graph as graph_module
 from giffusion.export.torch_runtime.buffers import flat_range, merged
-from giffusion.export.torch_runtime.device import CudaDevice, Work, device_errors
+from giffusion.export.torch_runtime.device import (
+    CudaDevice,
+    Work,
+    device_errors,
+    is_cuda_there,
+)
 from giffusion.export.torch_runtime.graph import CudaTorchGraph
 from giffusion.export.torch_runtime.host import HostTorchGraph
 
@@ -261,14 +270,40 @@ def test_resizing_keeps_entries_and_captures_each_size_once(device: LateDevice) 
     graph.write("cond", conditions)
     for size, captures in ((2, 2), (4, 2), (2, 2)):
         graph.resize({"slots": size, "rows": size})
-        assert device.num_captures == captures
         graph.write("mix", np.eye(size))
         assert np.array_equal(graph.read("state"), states[:size])
         graph.run()
+        assert device.num_captures == captures
         states[:size] = 2 * states[:size] + conditions[:size]
         assert np.array_equal(graph.read("state"), states[:size])
     with pytest.raises(ValueError, match="more than the 12 values"):
         graph.resize({"slots": 8, "rows": 8})
+
+
+class Gather(nn.Module):
+    """Each row's own slot, which has to be there: a device that finds none fails for good."""
+
+    def forward(self, state: Tensor, row_slot: Tensor) -> Tensor:
+        return state.index_select(0, row_slot)
+
+
+GATHER = GraphSpec(
+    "denoise",
+    (TensorSpec("state", "float32", ("slots", 3)), TensorSpec("row_slot", "int32", ("rows",))),
+    (TensorSpec("next_state", "float32", ("rows", 3)),),
+)
+
+
+def test_a_resized_graph_is_not_run_before_its_inputs_are_written(device: LateDevice) -> None:
+    graph = CudaTorchGraph(device, Gather(), GATHER, {"slots": 4, "rows": 4}, None)
+    states = np.arange(12, dtype=np.float32).reshape(4, 3)
+    graph.write("state", states)
+    graph.write("row_slot", np.array([3, 2, 1, 0]))
+    graph.run()
+    graph.resize({"slots": 2, "rows": 2})
+    graph.write("row_slot", np.array([1, 0]))
+    graph.run()
+    assert np.array_equal(graph.read("next_state"), states[[1, 0]])
 
 
 @pytest.mark.parametrize("first", ["text", "main"])
@@ -276,7 +311,7 @@ def test_a_copy_between_streams_waits_for_both(device: LateDevice, first: str) -
     text = CudaTorchGraph(device, Embed(), TEXT, {"prompts": 1}, None)
     graph = denoiser(device)
     text.write("ids", np.array([1, 2, 3]), 0)
-    text._launch = device.late(text._launch)
+    text._launches = {size: device.late(launch) for size, launch in text._launches.items()}
     text.run()
     graph.copy("cond", 1, text, "embeds", 0)
     # Queued behind the copy, though on another stream.
@@ -385,15 +420,14 @@ def test_an_error_while_a_capture_is_left_does_not_hide_a_lack_of_memory() -> No
         fail()
 
 
+class Large:
+    """Something that memory is short of."""
+
+
 def test_a_lack_of_memory_does_not_keep_the_memory() -> None:
     held: list[Callable[[], object]] = []
 
-    class Large:
-        pass
-
     def fail() -> None:
-        import weakref
-
         large = Large()
         held.append(weakref.ref(large))
         raise torch.OutOfMemoryError(OUT)
@@ -401,6 +435,125 @@ def test_a_lack_of_memory_does_not_keep_the_memory() -> None:
     with pytest.raises(DeviceMemoryError), device_errors("a test runs"):
         fail()
     assert held[0]() is None
+
+
+@pytest.mark.parametrize("text", [OUT, "CUDA error: an illegal memory access"])
+def test_what_a_failed_call_held_goes_with_its_error(text: str) -> None:
+    """Without the garbage collector, which knows nothing of a device's memory."""
+    held: list[Callable[[], object]] = []
+
+    def load() -> None:
+        large = Large()
+        held.append(weakref.ref(large))
+        with device_errors("a test runs"):
+            raise torch.OutOfMemoryError(text) if text == OUT else RuntimeError(text)
+
+    gc.disable()
+    try:
+        with contextlib.suppress(DeviceError):
+            load()
+        assert held[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_a_failed_device_is_told_of_while_a_frame_is_awaited(
+    device: LateDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(event: LateEvent) -> bool:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access")
+
+    graph = CudaTorchGraph(device, Bytes(), DECODE, {"images": 1}, None)
+    graph.run()
+    fetch = graph.fetch("rgb", 0)
+    monkeypatch.setattr(LateEvent, "query", fail)
+    monkeypatch.setattr(LateEvent, "synchronize", fail)
+    with pytest.raises(DeviceError, match="a frame is fetched"):
+        _ = fetch.done
+    with pytest.raises(DeviceError, match="a frame is fetched"):
+        fetch.result()
+    # The failure was told; closing what is left adds nothing to it.
+    graph.close()
+
+
+class Captures:
+    """torch.cuda's graphs, without a device: like torch, refuses a pool whose graphs are gone."""
+
+    def __init__(self) -> None:
+        self.num_pools = 0
+        self.alive: dict[int, int] = {}
+        outer = self
+
+        class CUDAGraph:
+            def __init__(self) -> None:
+                self.used: int | None = None
+
+            def pool(self) -> int | None:
+                return self.used
+
+            def replay(self) -> None:
+                pass
+
+            def __del__(self) -> None:
+                if self.used is not None:
+                    outer.alive[self.used] -= 1
+
+        @contextmanager
+        def graph(made: CUDAGraph, *, pool: int, **options: Any) -> Iterator[None]:
+            assert self.alive.get(pool) != 0, "use_count > 0 INTERNAL ASSERT FAILED"
+            self.alive[pool] = self.alive.get(pool, 0) + 1
+            made.used = pool
+            yield
+
+        self.CUDAGraph, self.graph = CUDAGraph, graph
+
+    def graph_pool_handle(self) -> int:
+        self.num_pools += 1
+        return self.num_pools
+
+    def stream(self, stream: Any) -> Any:
+        return nullcontext()
+
+    def current_device(self) -> int:
+        return 0
+
+    def Stream(self) -> object:
+        return object()
+
+
+def test_captures_share_memory_and_begin_anew_when_all_are_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = Captures()
+    monkeypatch.setattr(torch, "cuda", cuda)
+    device = CudaDevice()
+
+    def captured() -> Work:
+        return device.capture(device.main, lambda: None, lambda: None)
+
+    launches = [captured() for _ in range(3)]
+    assert cuda.alive == {1: 3}
+    del launches[0]
+    launches.append(captured())
+    assert cuda.alive == {1: 3}
+    launches.clear()
+    launches.append(captured())
+    assert cuda.alive == {1: 0, 2: 1}
+
+
+def test_a_gpu_that_does_not_work_is_no_reason_to_take_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def warned() -> bool:
+        warnings.warn("CUDA initialization: The NVIDIA driver is too old.\nSee", stacklevel=2)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", warned)
+    with pytest.raises(RuntimeUnavailableError, match="driver is too old; mend") as caught:
+        is_cuda_there()
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not is_cuda_there()
 
 
 def test_other_errors_are_not_the_devices() -> None:

@@ -23,6 +23,7 @@ from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes.base import Graph, Runtime, num_cores
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
+from giffusion.export.model import WEIGHTS
 from giffusion.export.torch_runtime.runtime import TorchRuntime
 
 OpenCpu = Callable[[str, str], Runtime]
@@ -115,10 +116,11 @@ def test_bfloat16_is_used_and_stays_near(
     assert 1e-4 < difference < 0.05
 
 
-def test_texts_are_encoded_in_float32_always(
-    mini: Model, open_torch: Callable[[str], TorchRuntime]
+@pytest.mark.parametrize(("stage", "name"), [("text", "prompt_embeds"), ("encode", "latents")])
+def test_texts_and_pictures_are_encoded_in_float32_always(
+    mini: Model, open_torch: Callable[[str], TorchRuntime], stage: str, name: str
 ) -> None:
-    wide, narrow = (outputs(mini, open_torch(p), "text")["prompt_embeds"] for p in ("fp32", "bf16"))
+    wide, narrow = (outputs(mini, open_torch(p), stage)[name] for p in ("fp32", "bf16"))
     assert wide.tobytes() == narrow.tobytes()
 
 
@@ -269,6 +271,34 @@ def test_a_folder_without_the_checkpoint_is_refused_in_a_line(
     part = {"text": "text_encoder", "denoise": "unet", "decode": "vae", "encode": "vae"}[stage]
     shutil.rmtree(model.folder / part)
     assert str(model.folder) in refusal(model, stage)
+
+
+@pytest.mark.parametrize(
+    ("stage", "part", "change"),
+    [
+        ("denoise", "unet", {"cross_attention_dim": 96}),
+        ("text", "text_encoder", {"hidden_size": 96}),
+        ("decode", "vae", {"latent_channels": 8}),
+    ],
+)
+def test_weights_that_do_not_fit_their_config_are_refused_in_a_line(
+    mini: Model, tmp_path: Path, stage: str, part: str, change: dict[str, int]
+) -> None:
+    model = copy_of(mini, tmp_path / "copy")
+    config = model.folder / part / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    found = refusal(model, stage)
+    assert f"the {stage} stage of {model.folder} cannot be loaded" in found
+    assert found.endswith("with safetensors weights")
+
+
+@pytest.mark.parametrize("stage", ["text", "denoise"])
+def test_files_that_are_no_weights_are_refused_in_a_line(
+    mini: Model, tmp_path: Path, stage: str
+) -> None:
+    model = copy_of(mini, tmp_path / "copy")
+    (model.folder / WEIGHTS[stage]).write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    assert "cannot be loaded" in refusal(model, stage)
 
 
 def test_a_network_of_other_widths_than_the_manifests_is_refused(
