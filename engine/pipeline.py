@@ -122,7 +122,8 @@ class Engine:
     @property
     def numerics(self) -> dict[str, Any]:
         """What a frame's bits depend on besides its plan."""
-        tail = {"shrink_tail": True} if self._shrink_tail else {}
+        shrinks = self._shrink_tail and self.runtime.smaller(self.batch)
+        tail = {"shrink_tail": True} if shrinks else {}
         return {
             "model": self.model.manifest.name,
             "fingerprint": self.model.fingerprint,
@@ -208,8 +209,10 @@ class Engine:
             self.cancel(name)
         self._arriving.clear()
         self._worker.shutdown(cancel_futures=True)
-        self._embedder.close()
-        self._lanes.close()
+        try:
+            self._embedder.close()
+        finally:
+            self._lanes.close()
 
     def __enter__(self) -> Engine:
         return self

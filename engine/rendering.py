@@ -128,6 +128,8 @@ def render(
         note(f"encoder auto: {reason}")
 
     def build_progress(label: str, done: int, total: int) -> None:
+        if done == 0:
+            note(label)
         report(Progress(label, done, total))
 
     def attempt(batch: int) -> RenderResult:

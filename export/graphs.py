@@ -7,6 +7,7 @@ exact whatever precision the network runs in.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -77,9 +78,20 @@ class DenoiseGraph(nn.Module):
         weights = mix.T[:, :, None, None, None]
         weighted = weights * row_output.float()[:, None]
         # Another slot's row that overflowed must not reach this one as 0 · NaN.
-        output = torch.where(weights != 0, weighted, 0.0).sum(0)
+        output = _sum_rows(torch.where(weights != 0, weighted, 0.0))
         terms = torch.cat([state, output[:, None], noise[:, None]], dim=1)
         return (table[:, :, :, None, None, None] * terms[:, None]).sum(2)
+
+
+def _sum_rows(rows: Tensor) -> Tensor:
+    """Adds rows up in their order, so that idle ones in between change nothing.
+
+    Runtimes do so along a leading axis; torch itself sums it in a tree or in strides.
+    """
+    if torch.compiler.is_exporting():
+        return rows.sum(0)
+    total: Tensor = functools.reduce(torch.add, rows)
+    return total
 
 
 class SplitGEGLU(nn.Module):

@@ -71,6 +71,8 @@ def export_model(
     Raises:
         ModelError: a part is missing, or is of a kind that the engine does not render.
     """
+    if "fp32" not in dtypes:
+        raise ModelError(f"types {', '.join(dtypes)} lack fp32, which every model has: add it")
     unet_config = _config(folder / "unet")
     _check_unet(unet_config)
     NoiseSchedule.from_config(_read_json(folder / "scheduler" / "scheduler_config.json"))

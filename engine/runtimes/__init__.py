@@ -85,10 +85,19 @@ def choose_runtime(precision: str | None = None) -> tuple[Runtime, str]:
         RuntimeUnavailableError: none works here.
         SettingsError: none works here at the precision asked for.
     """
+    skipped = []
     for name in _GPU if _has_nvidia_driver() else ():
-        with contextlib.suppress(RuntimeUnavailableError):
+        try:
             runtime = open_runtime(name, precision)
+        except RuntimeUnavailableError as error:
+            skipped.append(str(error))
+        else:
             return runtime, f"{name} {runtime.precision} (it works on this GPU)"
+    runtime, reason = _choose_cpu_runtime(precision)
+    return runtime, "; not the GPU: ".join([reason, "; ".join(skipped)] if skipped else [reason])
+
+
+def _choose_cpu_runtime(precision: str | None) -> tuple[Runtime, str]:
     try:
         runtime = open_runtime("openvino", precision)
     except RuntimeUnavailableError as error:

@@ -6,11 +6,21 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from giffusion.engine.errors import GiffusionError, InputError, RuntimeUnavailableError
+from giffusion.engine.errors import (
+    DeviceError,
+    DeviceMemoryError,
+    GiffusionError,
+    InputError,
+    RuntimeUnavailableError,
+)
 from giffusion.engine.model import Model, load_model
-from giffusion.engine.runtimes import open_runtime
 from giffusion.engine.runtimes.base import Runtime
-from giffusion.engine.runtimes.tensorrt.store import BrokenEngine, EngineStore, StoredEngine
+from giffusion.engine.runtimes.tensorrt.runtime import TensorRtRuntime
+from giffusion.engine.runtimes.tensorrt.store import (
+    BrokenEngine,
+    EngineStore,
+    StoredEngine,
+)
 from giffusion.engine.verification import compare_slots
 from giffusion.models import bundled_models, find_model
 from giffusion.server.reports import describe_engine
@@ -58,6 +68,8 @@ def _verify(store: EngineStore, options: argparse.Namespace) -> None:
     for entry in entries:
         try:
             print(f"{entry.key}: {_checked(entry, models)}")
+        except DeviceError:
+            raise
         except GiffusionError as error:
             broken += 1
             print(error)
@@ -78,9 +90,10 @@ def _checked(entry: StoredEngine | BrokenEngine, models: Sequence[Model]) -> str
     if model is None:
         return f"{whole}; not rendered: give its model, '{made_for.model}', by --model"
     try:
-        runtime = open_runtime(made_for.package, made_for.precision)
+        only = _OneEngine(entry)
+        runtime = TensorRtRuntime(made_for.package, made_for.precision, store=only)
         return f"{whole}; {_rendered(entry, model, runtime)}"
-    except RuntimeUnavailableError as error:
+    except (DeviceMemoryError, RuntimeUnavailableError) as error:
         return f"{whole}; not rendered: {error}"
 
 
@@ -100,3 +113,20 @@ def _rendered(entry: StoredEngine, model: Model, runtime: Runtime) -> str:
                 f"another frame than slot 0 alone; build it again"
             )
     return "every slot renders the same frame"
+
+
+class _OneEngine(EngineStore):
+    """A store in which an engine is the only one of its stage, so that no other is verified.
+
+    Args:
+        engine: the one.
+    """
+
+    def __init__(self, engine: StoredEngine) -> None:
+        super().__init__(engine.folder.parent)
+        self._engine = engine
+
+    def engines(self) -> list[StoredEngine]:
+        stage = self._engine.manifest.made_for.stage
+        others = [e for e in super().engines() if e.manifest.made_for.stage != stage]
+        return [*others, self._engine]

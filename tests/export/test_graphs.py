@@ -21,6 +21,7 @@ from giffusion.export.graphs import (
     DenoiseGraph,
     EncodeGraph,
     TextGraph,
+    _sum_rows,
     example_inputs,
 )
 from giffusion.export.nv12 import nv12
@@ -236,3 +237,13 @@ def test_example_inputs_are_those_of_the_contract(mini: Model, unet: Any, vae: A
         }
         assert list(got) == list(expected)
         assert got == expected
+
+
+def test_idle_rows_in_between_change_nothing() -> None:
+    values = torch.randn(3, 4, 16, 16)
+    sums = set()
+    for places in ([0, 1, 2], [1, 2, 3], [0, 16, 31], [0, 1, 31], [0, 30, 31]):
+        rows = torch.zeros(32, 4, 16, 16)
+        rows[places] = values
+        sums.add(_sum_rows(rows).numpy().tobytes())
+    assert len(sums) == 1

@@ -118,13 +118,12 @@ class TensorRtRuntime:
         """
         target = self._target(size)
         stages: tuple[str, ...] = RENDER_STAGES
-        if batch not in target.batches:
-            wanted = self._target(size, (batch,))
-            request = wanted.request(model.manifest, "denoise")
-            if self._store.find(request) is None:
-                wider = self._target(size, tuple(sorted({*DEFAULT_BATCHES, batch})))
-                raise self._store.missing(request, wider.command(model.folder))
+        request = self._target(size, (batch,)).request(model.manifest, "denoise")
+        if self._store.find(request) is not None:
             stages = ("text", "decode")
+        elif batch not in target.batches:
+            wider = self._target(size, tuple(sorted({*DEFAULT_BATCHES, batch})))
+            raise self._store.missing(request, wider.command(model.folder))
         ensure_engines(target, self._store, model, stages=stages, on_progress=on_progress)
 
     def load(
@@ -159,13 +158,16 @@ class TensorRtRuntime:
         )
 
     def _stored(self, path: Path, stage: str, axes: Mapping[str, int]) -> StoredEngine:
-        size = (axes.get("w", 1) * LATENT_SCALE, axes.get("h", 1) * LATENT_SCALE)
+        manifest = Manifest.read(path.parent / MANIFEST)
+        size = manifest.size
+        if "h" in axes:
+            size = (axes["w"] * LATENT_SCALE, axes["h"] * LATENT_SCALE)
         batch = axes[_BATCH_AXES[stage]]
-        target = self._target(size, (batch,), (batch,))
-        request = target.request(Manifest.read(path.parent / MANIFEST), stage)
+        request = self._target(size, (batch,), (batch,)).request(manifest, stage)
         found = self._store.find(request)
         if found is None:
-            raise self._store.missing(request, target.command(path.parent))
+            batches = (batch,) if stage == "denoise" else DEFAULT_BATCHES
+            raise self._store.missing(request, self._target(size, batches).command(path.parent))
         return found
 
     def _target(

@@ -146,9 +146,9 @@ class EngineStore:
         return entry
 
     def find(self, wanted: EngineRequest) -> StoredEngine | None:
-        """Returns the engine that serves a request with the fewest profiles, or None."""
+        """Returns the engine that serves a request with the most profiles, or None."""
         fitting = [e for e in self.engines() if not wanted.differences(e.manifest.made_for)]
-        return min(fitting, key=lambda e: len(e.manifest.made_for.batches), default=None)
+        return max(fitting, key=lambda e: len(e.manifest.made_for.batches), default=None)
 
     def missing(self, wanted: EngineRequest, command: str) -> EngineMissingError:
         """Returns the error of a request that no engine serves.
@@ -227,8 +227,11 @@ class EngineStore:
             return BrokenEngine(key, f"engine {key}: {error}; {_mend(key)}")
         if manifest.made_for.key != key:
             return BrokenEngine(key, f"engine {key} is not what its folder says; {_mend(key)}")
-        plan = folder / PLAN
-        if not plan.is_file() or plan.stat().st_size != manifest.plan_bytes:
+        try:
+            num_bytes = (folder / PLAN).stat().st_size
+        except OSError:
+            num_bytes = None
+        if num_bytes != manifest.plan_bytes:
             reason = f"engine {key}: {PLAN} is missing or incomplete; {_mend(key)}"
             return BrokenEngine(key, reason)
         return StoredEngine(key, folder, manifest)
