@@ -13,8 +13,8 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from giffusion.engine.contract import LATENT_SCALE, GraphSpec
-from giffusion.engine.errors import SettingsError
-from giffusion.engine.model import MANIFEST, Manifest, Model
+from giffusion.engine.errors import ModelError, SettingsError
+from giffusion.engine.model import MANIFEST, Manifest, Model, graph_path
 from giffusion.engine.runtimes.base import OnPrepare
 from giffusion.engine.runtimes.cuda.bindings import open_cuda
 from giffusion.engine.runtimes.cuda.graph import DeviceGraph
@@ -139,6 +139,7 @@ class TensorRtRuntime:
             EngineMissingError: the store has none; nothing else is taken instead.
             EngineStoreError: its plan is not the one that was built, or does not load.
             DeviceMemoryError: it does not fit into the device's memory.
+            ModelError: the file is not the graph of this runtime's precision.
         """
         stored = self._stored(path, spec.name, axes)
         engine = self._loaded.get(stored.key)
@@ -158,6 +159,13 @@ class TensorRtRuntime:
         )
 
     def _stored(self, path: Path, stage: str, axes: Mapping[str, int]) -> StoredEngine:
+        # Engines are found by stage and precision: another file would be taken for this one.
+        expected = graph_path(path.parent, stage, self.precision)
+        if path != expected:
+            raise ModelError(
+                f"{path} is not what runtime '{self.name}' runs in {self.precision}: expected "
+                f"{expected}"
+            )
         manifest = Manifest.read(path.parent / MANIFEST)
         size = manifest.size
         if "h" in axes:

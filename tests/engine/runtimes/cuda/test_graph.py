@@ -7,6 +7,7 @@ graph here is compared with the fake runtime's on the host, bit for bit.
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -229,6 +230,23 @@ def test_the_host_never_overwrites_what_is_still_to_be_uploaded(
     assert waits[:6] == ["wait", "wait", "launch", "wait", "launch", "wait"]
 
 
+def test_the_host_writes_one_half_while_the_other_is_to_be_uploaded(
+    cuda: SimulatedCuda, load: Load
+) -> None:
+    graph = load("denoise")
+    graph.run()
+    cuda.executed.clear()
+    table = np.zeros((ROWS, 5, 7))
+    for _ in range(2):
+        graph.write("table", table)
+        graph.run()
+    # Both halves are full, and the device has not begun.
+    assert cuda.executed == []
+    graph.write("table", table)
+    # The first is written again once it is uploaded, and no sooner; nothing else is waited for.
+    assert [name.split()[0] for name in cuda.executed] == ["upload"]
+
+
 def test_the_simulation_notices_a_host_that_does_not_wait(
     monkeypatch: pytest.MonkeyPatch, load: Load
 ) -> None:
@@ -268,6 +286,30 @@ def test_graphs_on_other_streams_wait_for_each_other(cuda: SimulatedCuda, load: 
         same(denoise.read("cond"), expected_denoise.read("cond"))
         same(text.read("prompt_embeds"), expected.read("prompt_embeds"))
         text.close()
+
+
+def test_a_thread_that_runs_a_graph_is_given_the_device(
+    cuda: SimulatedCuda, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network calls CUDA by itself, and would run on the first device of a thread that has none.
+
+    Nothing of ours is called before it: there is nothing to upload.
+    """
+    current: set[int] = set()
+    found: list[bool] = []
+    enqueue = SimulatedExecutor.enqueue
+
+    def looked_at(executor: SimulatedExecutor, stream: int) -> None:
+        found.append(threading.get_ident() in current)
+        enqueue(executor, stream)
+
+    monkeypatch.setattr(cuda, "make_current", lambda: current.add(threading.get_ident()))
+    monkeypatch.setattr(SimulatedExecutor, "enqueue", looked_at)
+    graph = load("denoise")
+    thread = threading.Thread(target=graph.run)
+    thread.start()
+    thread.join()
+    assert found == [True, True]
 
 
 def test_graphs_of_the_host_are_copied_from_too(load: Load) -> None:
@@ -463,6 +505,23 @@ def test_without_memory_nothing_stays_allocated(stage: str) -> None:
         cuda.close()
 
 
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_slot_without_an_event_leaves_no_memory(
+    on_device: bool, cuda: SimulatedCuda, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = load("decode")
+    before = cuda.live
+
+    def refuse() -> int:
+        raise DeviceMemoryError("no memory for an event")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cuda, "create_event", refuse)
+        with pytest.raises(DeviceMemoryError, match="for an event"):
+            graph.fetch("rgb", 0, on_device=on_device)
+    assert cuda.live == before
+
+
 def test_a_graph_that_is_forgotten_frees_its_memory(cuda: SimulatedCuda, stream: Stream) -> None:
     graph = open_graph(stream, "denoise")
     graph.run()
@@ -511,6 +570,26 @@ def test_a_capture_that_fails_is_ended(cuda: SimulatedCuda, stream: Stream) -> N
     assert cuda.calls[-1] == "end_capture"
     stream.synchronize()
     assert "graphs" not in cuda.live
+
+
+def test_nothing_is_collected_while_a_stream_captures(stream: Stream) -> None:
+    """Some old graph in a cycle would be closed under the capture, and CUDA would break it."""
+    collects: list[bool] = []
+
+    def enqueue() -> None:
+        collects.append(gc.isenabled())
+
+    before = gc.isenabled()
+    gc.enable()
+    try:
+        CapturedGraph(stream, enqueue).close()
+        assert collects == [False]
+        assert gc.isenabled()
+        gc.disable()
+        CapturedGraph(stream, enqueue).close()
+        assert not gc.isenabled()
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_the_simulation_forbids_what_cuda_does(cuda: SimulatedCuda, stream: Stream) -> None:

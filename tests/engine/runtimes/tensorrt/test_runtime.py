@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -382,6 +383,18 @@ def test_without_an_engine_the_nearest_is_named_and_the_command(machine: Machine
         machine.ready(5)
 
 
+def test_a_file_of_another_precision_does_not_run_as_this_ones(machine: Machine) -> None:
+    runtime = machine.ready()
+    path = machine.model.graph_path("denoise", "fp32")
+    with pytest.raises(ModelError) as caught:
+        runtime.load(path, machine.model.spec("denoise"), AXES, FEEDBACK)
+    assert str(caught.value) == (
+        f"{path} is not what runtime 'tensorrt-rtx' runs in fp16: expected "
+        f"{machine.model.graph_path('denoise', 'fp16')}"
+    )
+    assert machine.trt.engines == []
+
+
 def test_an_engine_of_another_version_or_device_is_not_taken(
     machine: Machine, store: EngineStore, mini: Model
 ) -> None:
@@ -463,6 +476,38 @@ def test_what_tensorrt_refuses_is_told_in_its_words(
     assert "\n" not in str(caught.value)
     if error is DeviceError:
         assert str(caught.value).endswith("this process must end, start it again")
+
+
+@pytest.mark.parametrize(
+    ("call", "action"),
+    [("set_input_shape", "shaping state"), ("set_tensor_address", "placing state")],
+)
+def test_a_tensor_that_cannot_be_bound_is_named(
+    call: str, action: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = machine.ready()
+
+    def refuse(context: Any, name: str, value: object) -> bool:
+        machine.trt.say(f"{name} does not suit")
+        return False
+
+    monkeypatch.setattr(simulated_tensorrt.Context, call, refuse)
+    with pytest.raises(DeviceError, match=f"^{action} with tensorrt-rtx failed: state does not"):
+        machine.load(runtime, "denoise")
+    assert not {"pinned", "graphs"} & machine.cuda.live.keys()
+
+
+def test_a_closed_graph_holds_no_context(machine: Machine) -> None:
+    graph = machine.load(machine.ready(), "denoise")
+    graph.run()
+    graph.resize({"slots": 2, "rows": 2})
+    contexts = [weakref.ref(context) for context in machine.trt.contexts]
+    machine.trt.contexts.clear()
+    assert all(context() is not None for context in contexts)
+    # The graph itself is still held, as by a caller that reports how it failed.
+    graph.close()
+    gc.collect()
+    assert [context() for context in contexts] == [None, None]
 
 
 def test_without_memory_for_a_context_nothing_stays_allocated(
