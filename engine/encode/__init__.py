@@ -2,7 +2,7 @@
 
 Called by the front ends, which check an output before anything is rendered, and by the render
 loop, which opens a writer and hands it each frame as it is decoded. The invariant: nothing here
-loads PyAV or Pillow before a file is opened.
+loads PyAV or Pillow before a file is opened or an encoder has to be tried.
 
     choice, reason = choose_encoder(path, "auto", on_device=False, size=(512, 512))
     with open_writer(

@@ -25,11 +25,13 @@ _X264 = {"crf": "18", "preset": "veryfast", "x264-params": "cpu-independent=1"}
 # bits do not depend on lp, its number of threads.
 _SVT_AV1 = {"crf": "24", "preset": "8", "svtav1-params": f"lp={NUM_THREADS}"}
 # A constant quantizer means the same on every generation of the hardware. Measured with x264, x265
-# and SVT-AV1 at one quantizer on those textures: these come nearest to x264 at crf 18.
+# and SVT-AV1 at those of P-frames, on those textures: these come nearest to x264 at crf 18. Steps
+# of I-frames are 1.4 times finer and of B-frames 1.3 times coarser, as in x264 and x265; from one
+# number, `qp`, FFmpeg makes B-frames more than twice as coarse.
 _NVENC = {"preset": "p4", "tune": "hq", "rc": "constqp", "g": "250"}
-_H264_NVENC = {**_NVENC, "qp": "23", "profile": "high"}
-_HEVC_NVENC = {**_NVENC, "qp": "24"}
-_AV1_NVENC = {**_NVENC, "qp": "104"}
+_H264_NVENC = {**_NVENC, "init_qpI": "20", "init_qpP": "23", "init_qpB": "25", "profile": "high"}
+_HEVC_NVENC = {**_NVENC, "init_qpI": "21", "init_qpP": "24", "init_qpB": "26"}
+_AV1_NVENC = {**_NVENC, "init_qpI": "79", "init_qpP": "104", "init_qpB": "121"}
 
 
 @dataclass(frozen=True, slots=True)

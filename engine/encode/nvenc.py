@@ -23,6 +23,11 @@ Source: NVIDIA, Video Encode and Decode GPU Support Matrix; eight since January 
 """
 MAX_SESSIONS_VARIABLE = "GIFFUSION_NVENC_SESSIONS"
 
+# Some drivers fail alike in a container that sees only a part of the machine's GPUs.
+_NONE = (
+    "this GPU has no NVENC, as H100, H200 and A100 have none, or the driver hides it from the "
+    "container"
+)
 # Parts of what FFmpeg's libavcodec/nvenc.c logs, the most telling first.
 _MEANINGS = (
     ("Cannot load libcuda", "no NVIDIA driver was found"),
@@ -34,7 +39,8 @@ _MEANINGS = (
     ),
     ("Cannot load nvEncodeAPI", "the NVIDIA driver came without its encoder"),
     ("required nvenc API version", "the NVIDIA driver is too old"),
-    ("unsupported device", "this GPU has no NVENC, as H100, H200 and A100 have none"),
+    ("unsupported device", _NONE),
+    ("no encode device", _NONE),
     ("incompatible client key", "the driver opens no more sessions: other encoders have them all"),
     (
         "OpenEncodeSessionEx failed: out of memory",
@@ -46,6 +52,8 @@ _MEANINGS = (
     ("No CUDA capable devices", "no NVIDIA GPU was found"),
 )
 _PASSING = ("incompatible client key", "out of memory")
+_log_lock = threading.Lock()
+"""Held while FFmpeg's log is on: its level is one for the process."""
 
 
 class NvencError(RenderError):
@@ -108,18 +116,27 @@ def sessions() -> Sessions:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns FFmpeg's error into a `NvencError`, by what it logs in this thread meanwhile."""
+    """Turns FFmpeg's error into a `NvencError`, by what it logs in this thread meanwhile.
+
+    One thread at a time; another waits.
+    """
+    with _log_lock, _logging(), av.logging.Capture(local=True) as logs:
+        try:
+            yield
+        except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
+            told = [one_line(text) for _, _, text in logs]
+            passing = any(mark in line for mark in _PASSING for line in told)
+            raise NvencError(reason(told, error), passing=passing) from error
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Lets FFmpeg log warnings, repeated ones too, and sets it back as it was."""
     level, skip = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.WARNING)
     av.logging.set_skip_repeated(False)
     try:
-        with av.logging.Capture(local=True) as logs:
-            try:
-                yield
-            except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
-                told = [one_line(text) for _, _, text in logs]
-                passing = any(mark in line for mark in _PASSING for line in told)
-                raise NvencError(reason(told, error), passing=passing) from error
+        yield
     finally:
         av.logging.set_level(level)
         av.logging.set_skip_repeated(skip)

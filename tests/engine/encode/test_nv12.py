@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
 from giffusion.engine.encode.formats import RgbFrame, VideoSpec
 from giffusion.engine.encode.video import Mp4Encoder, open_video
+from giffusion.export.nv12 import nv12 as in_graph
 
 WIDTH, HEIGHT = SIZE = (96, 64)
 SOFTWARE = ("libx264", "libsvtav1")
@@ -118,6 +120,13 @@ PICTURES = {
     "random": random(0),
     "random again": random(1),
 }
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_decode_graphs_frame_is_the_rounded_reference(name: str) -> None:
+    """So what is said of the reference below is said of the graph."""
+    levels = torch.from_numpy(np.moveaxis(PICTURES[name], -1, 0)[None].copy())
+    assert np.array_equal(in_graph(levels)[0].numpy(), nv12(PICTURES[name]))
 
 
 @pytest.mark.parametrize("name", PICTURES)

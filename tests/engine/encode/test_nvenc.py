@@ -51,7 +51,14 @@ def _fresh_count() -> Iterator[None]:
                 "OpenEncodeSessionEx failed: unsupported device (2): (no details)",
                 "No capable devices found",
             ],
-            "this GPU has no NVENC, as H100, H200 and A100 have none: ",
+            "this GPU has no NVENC, as H100, H200 and A100 have none, or the driver hides it ",
+        ),
+        (
+            [
+                "OpenEncodeSessionEx failed: no encode device (1): (no details)",
+                "No capable devices found",
+            ],
+            "this GPU has no NVENC, as H100, H200 and A100 have none, or the driver hides it ",
         ),
         (
             [
@@ -99,6 +106,26 @@ def test_only_a_lack_of_sessions_may_pass(line: str, passing: bool) -> None:
         assert caught.value.passing is passing
         assert line in str(caught.value)
     assert av.logging.get_level() is None
+
+
+def test_threads_that_listen_at_once_leave_the_log_as_it_was() -> None:
+    """Each would otherwise restore the level that the other had set, and leave the log on."""
+    entered, first_is_out = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with explained():
+            entered.set()
+            first_is_out.wait(30)
+
+    thread = threading.Thread(target=second)
+    with explained():
+        thread.start()
+        assert not entered.wait(0.2)
+    first_is_out.set()
+    thread.join(30)
+    assert entered.is_set()
+    assert av.logging.get_level() is None
+    assert av.logging.get_skip_repeated()
 
 
 def test_errors_of_our_own_pass_unchanged() -> None:

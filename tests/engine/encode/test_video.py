@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -99,6 +100,20 @@ def test_av1_says_that_chroma_is_sited_left(tmp_path: Path) -> None:
         extradata = container.streams.video[0].codec_context.extradata
     assert extradata is not None
     assert extradata[2] & 0b11 == 1
+
+
+def test_hevc_goes_by_the_name_that_apples_players_know(tmp_path: Path) -> None:
+    """NVENC's entry with software in its place: the name is the muxer's to write."""
+    options = {"x265-params": "log-level=none"}
+    info = replace(ENCODERS["hevc_nvenc"], name="libx265", options=options, on_nvidia=False)
+    spec = VideoSpec(SIZE, Fraction(24), 3, "", EncoderChoice(replace(info, planar=True)))
+    video = Mp4Encoder(tmp_path / "a.mp4", spec)
+    for index in range(3):
+        video.write(picture(index))
+    video.finish()
+    with open_video(tmp_path / "a.mp4") as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+        assert sum(1 for _ in container.decode(video=0)) == 3
 
 
 @pytest.mark.parametrize("encoder", SOFTWARE)
