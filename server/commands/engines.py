@@ -12,6 +12,7 @@ from giffusion.engine.errors import (
     GiffusionError,
     InputError,
     RuntimeUnavailableError,
+    SettingsError,
 )
 from giffusion.engine.model import Model, load_model
 from giffusion.engine.runtimes.base import Runtime
@@ -93,7 +94,8 @@ def _checked(entry: StoredEngine | BrokenEngine, models: Sequence[Model]) -> str
         only = _OneEngine(entry)
         runtime = TensorRtRuntime(made_for.package, made_for.precision, store=only)
         return f"{whole}; {_rendered(entry, model, runtime)}"
-    except (DeviceMemoryError, RuntimeUnavailableError) as error:
+    # A GPU of another generation, or one that lacks the precision, says nothing about the engine.
+    except (DeviceMemoryError, RuntimeUnavailableError, SettingsError) as error:
         return f"{whole}; not rendered: {error}"
 
 

@@ -7,16 +7,28 @@ import os
 import re
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from giffusion.engine.errors import RuntimeUnavailableError
+from giffusion.engine.errors import (
+    DeviceError,
+    DeviceMemoryError,
+    GiffusionError,
+    RuntimeUnavailableError,
+    SettingsError,
+)
 from giffusion.engine.runtimes.cuda.bindings import open_cuda
-from giffusion.engine.runtimes.tensorrt.store import ENVIRONMENT
+from giffusion.engine.runtimes.fake import FakeRuntime
+from giffusion.engine.runtimes.tensorrt.store import ENVIRONMENT, EngineStore
 from giffusion.models import find_model
 from giffusion.server.cli import main
+from giffusion.server.commands import engines
 
 BUILD = "build mini --device sm89 --size 64x64 --batch 2"
 Command = Callable[[str], tuple[int, str, str]]
@@ -106,6 +118,157 @@ def test_verify_reads_every_plan(command: Command, cache: Path) -> None:
         assert out.count("not rendered: no NVIDIA driver is loaded here") == 1
 
 
+class Gpu:
+    """Stands in for the runtime on the engines' own GPU, and keeps what it was opened with.
+
+    Args:
+        wrong_slot: the slot that renders another frame, if one does.
+        failure: what opening it raises.
+    """
+
+    def __init__(
+        self, wrong_slot: int | None = None, failure: GiffusionError | None = None
+    ) -> None:
+        self._wrong_slot = wrong_slot
+        self._failure = failure
+        self.opened: list[tuple[str, str]] = []
+        self.engines: list[list[tuple[str, str]]] = []
+
+    def __call__(self, name: str, precision: str, *, store: EngineStore) -> FakeRuntime:
+        if self._failure is not None:
+            raise self._failure
+        self.opened.append((name, precision))
+        self.engines.append([(e.manifest.made_for.stage, e.key) for e in store.engines()])
+        return FakeRuntime() if self._wrong_slot is None else _Uneven(self._wrong_slot)
+
+
+class _Uneven(FakeRuntime):
+    def __init__(self, slot: int) -> None:
+        super().__init__()
+        self._slot = slot
+
+    def load(self, path, spec, axes, feedback=None):  # type: ignore[no-untyped-def]
+        graph = super().load(path, spec, axes, feedback)
+        execute = graph._execute
+
+        def uneven(inputs, outputs):  # type: ignore[no-untyped-def]
+            execute(inputs, outputs)
+            if spec.name == "denoise":
+                outputs["next_state"][self._slot] += 1
+
+        graph._execute = uneven  # type: ignore[method-assign]
+        return graph
+
+
+def denoise_key(command: Command) -> str:
+    entries = json.loads(command("engines ls --json")[1])
+    return str(next(entry["key"] for entry in entries if entry["stage"] == "denoise"))
+
+
+def test_verify_renders_on_the_engines_own_gpu(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, gpu = denoise_key(command), Gpu()
+    monkeypatch.setattr(engines, "TensorRtRuntime", gpu)
+    status, out, _ = command("engines verify")
+    assert status == 0
+    rendered = f"{key}: the plan is the one that was built; every slot renders the same frame"
+    assert rendered in out.splitlines()
+    assert gpu.opened == [("tensorrt-rtx", "fp16")]
+
+
+def test_verify_renders_with_the_engine_that_it_names(
+    command: Command, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    narrow = denoise_key(command)
+    store = EngineStore()
+    # One with more profiles, which a render would take instead.
+    wide, _ = store.make(
+        replace(store.get(narrow).manifest.made_for, batches=(2, 4)), lambda: memoryview(b"plan")
+    )
+    gpu = Gpu()
+    monkeypatch.setattr(engines, "TensorRtRuntime", gpu)
+    for key in (narrow, wide.key):
+        assert command(f"engines verify {key}")[0] == 0
+        assert [k for stage, k in gpu.engines[-1] if stage == "denoise"] == [key]
+        assert len(gpu.engines[-1]) == 4
+
+
+def test_verify_names_the_slots_that_render_another_frame(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = denoise_key(command)
+    monkeypatch.setattr(engines, "TensorRtRuntime", Gpu(wrong_slot=1))
+    status, out, err = command("engines verify")
+    assert status == 2
+    assert f"engine {key} at batch 2: slots 1 render another frame than slot 0 alone" in out
+    assert err == "giffusion: 1 of 4 engines are broken: see above\n"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RuntimeUnavailableError("no engine for this GPU"),
+        SettingsError("precision 'bf16' is not available on sm75 with tensorrt-rtx: expected fp16"),
+        DeviceMemoryError("the device's memory is used up"),
+    ],
+)
+def test_an_engine_that_this_gpu_cannot_run_is_not_broken(
+    command: Command, monkeypatch: pytest.MonkeyPatch, failure: GiffusionError
+) -> None:
+    monkeypatch.setattr(engines, "TensorRtRuntime", Gpu(failure=failure))
+    status, out, err = command("engines verify")
+    assert (status, err) == (0, "")
+    assert f"the plan is the one that was built; not rendered: {failure}\n" in out
+
+
+def test_a_device_that_fails_ends_verify(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "TensorRtRuntime", Gpu(failure=DeviceError("CUDA is broken")))
+    assert command("engines verify")[::2] == (2, "giffusion: CUDA is broken\n")
+
+
+def test_an_engine_of_a_model_that_is_not_found_is_not_rendered(
+    command: Command, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engines, "TensorRtRuntime", Gpu())
+    made_for = EngineStore().get(denoise_key(command)).manifest.made_for
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    EngineStore().make(
+        replace(made_for, digest="0" * 64, model="mine"), lambda: memoryview(b"plan")
+    )
+    status, out, _ = command("engines verify")
+    assert status == 0
+    assert out.endswith("; not rendered: give its model, 'mine', by --model\n")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_build_that_is_stopped_leaves_no_part_of_an_engine(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "giffusion.server", *shlex.split(BUILD), "--json"]
+    environment = os.environ | {ENVIRONMENT: str(tmp_path)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            event = json.loads(line)
+            if event.get("what", "").startswith("building denoise") and event["done"]:
+                process.send_signal(signum)
+                break
+        last = process.stdout.read().splitlines()[-1]
+        assert process.stderr.read() == "giffusion: interrupted\n"
+    assert process.returncode == 128 + signum
+    assert json.loads(last) == {"event": "error", "text": "interrupted"}
+    assert [
+        engine.manifest.made_for.stage for engine in EngineStore(tmp_path / "engines").engines()
+    ] == ["text"]
+    assert not list((tmp_path / "engines").glob(".part-*"))
+
+
 def test_a_damaged_plan_is_found_and_can_be_removed(
     command: Command, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +321,10 @@ def test_wrong_use_is_a_line(command: Command, line: str, message: str) -> None:
     assert err.count("\n") == 1
 
 
-def test_a_package_that_is_missing_is_a_line(command: Command) -> None:
+def test_a_package_that_is_missing_is_a_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     status, _, err = command("build mini --runtime tensorrt")
     assert status == 2
     assert "pip install 'giffusion[tensorrt]'" in err

@@ -70,11 +70,14 @@ def build_engine(
         try:
             on_progress(label, 0, TOTAL)
             while (percent := percents.get()) is not None:
-                on_progress(label, percent, TOTAL)
+                if percent < TOTAL:  # told when the plan is there
+                    on_progress(label, percent, TOTAL)
         except BaseException:
             stop.set()
             raise
-    return building.result()
+    plan = building.result()
+    on_progress(label, TOTAL, TOTAL)
+    return plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +218,9 @@ def read_timings(config: Any, path: Path) -> None:
         timings = path.read_bytes()
     except FileNotFoundError:
         timings = b""
-    if not config.set_timing_cache(config.create_timing_cache(timings), False):
+    cache = config.create_timing_cache(timings)
+    # A file that is no timing cache at all gives none.
+    if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 

@@ -1,4 +1,4 @@
-"""What the engine store does to the disk: whole folders or nothing, and errors in one line.
+"""What the engine store does to the disk: whole folders or nothing, locks, and errors in one line.
 
 Called by `store.py`. The invariant: a folder that is published is on the disk before it has its
 name.
@@ -7,11 +7,13 @@ name.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from giffusion.engine.runtimes.tensorrt.manifest import EngineStoreError
 
@@ -35,6 +37,28 @@ def store_errors(root: Path) -> Iterator[None]:
         raise EngineStoreError(
             f"the engine store {root} cannot be used: {reason}; {advice}"
         ) from error
+
+
+@contextmanager
+def lock(stream: TextIO, *, wait: bool, on_wait: Callable[[], None] | None) -> Iterator[bool]:
+    """Holds a file's lock against other processes, and closes it; yields whether it is held.
+
+    Args:
+        stream: the file. The system lets go of it when its process ends, however it ends.
+        wait: wait for whoever holds it.
+        on_wait: called before waiting.
+    """
+    with stream:
+        held = False
+        with suppress(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        if wait and not held:
+            if on_wait is not None:
+                on_wait()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            held = True
+        yield held
 
 
 def sync(path: Path) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from giffusion.engine.model import GRAPHS, Manifest, Model, graph_path, latent_size
 from giffusion.engine.runtimes.base import OnPrepare
 from giffusion.engine.runtimes.tensorrt.build import OPTIONS, build_engine
 from giffusion.engine.runtimes.tensorrt.manifest import EngineRequest
+from giffusion.engine.runtimes.tensorrt.monitor import TOTAL
 from giffusion.engine.runtimes.tensorrt.package import CURRENT, TensorRtPackage
 from giffusion.engine.runtimes.tensorrt.store import EngineStore, StoredEngine
 
@@ -118,7 +120,9 @@ def ensure_engines(
     engines = {}
     for stage, request in requests.items():
         engines[stage], built = store.make(
-            request, _builder(target, store, model, stage, on_progress)
+            request,
+            _builder(target, store, model, stage, on_progress),
+            partial(on_progress, f"waiting for another process that builds {stage}", 0, TOTAL),
         )
         if on_engine is not None:
             on_engine(engines[stage], built)

@@ -7,21 +7,20 @@ ever loaded. What is broken is reported and left for the user to remove.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from giffusion.engine.errors import RuntimeUnavailableError, SettingsError, nearest
-from giffusion.engine.runtimes.tensorrt.disk import publish, remove, store_errors
+from giffusion.engine.runtimes.tensorrt.disk import lock, publish, remove, store_errors
 from giffusion.engine.runtimes.tensorrt.manifest import (
     FORMAT,
     KEY_DIGITS,
@@ -169,11 +168,19 @@ class EngineStore:
         return EngineMissingError(f"no engine for {wanted}: {there}; make it with `{command}`")
 
     def make(
-        self, wanted: EngineRequest, build: Callable[[], memoryview]
+        self,
+        wanted: EngineRequest,
+        build: Callable[[], memoryview],
+        on_wait: Callable[[], None] | None = None,
     ) -> tuple[StoredEngine, bool]:
         """Returns the engine of a request, built and kept if there is none.
 
         Of several processes that want the same, one builds and the others wait for it.
+
+        Args:
+            wanted: what it must serve.
+            build: makes its plan.
+            on_wait: called before this process waits for another that builds it.
 
         Returns:
             The engine, and whether it was built now.
@@ -184,7 +191,7 @@ class EngineStore:
         with store_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        with self._lock(wanted.key, wait=True):
+        with self._lock(wanted.key, wait=True, on_wait=on_wait):
             found = self.find(wanted)
             if found is not None:
                 return found, False
@@ -265,20 +272,13 @@ class EngineStore:
                 if held:
                     shutil.rmtree(leftover, ignore_errors=True)
 
-    @contextmanager
-    def _lock(self, key: str, *, wait: bool) -> Iterator[bool]:
-        """Holds a key's lock against other processes; yields whether it is held."""
+    def _lock(
+        self, key: str, *, wait: bool, on_wait: Callable[[], None] | None = None
+    ) -> AbstractContextManager[bool]:
         with store_errors(self.root):
             locks = self.root / _LOCKS
             locks.mkdir(exist_ok=True)
-            stream = (locks / key).open("w")
-        with stream:
-            held = False
-            with suppress(BlockingIOError):
-                # Released by the system when its process ends, however it ends.
-                fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                held = True
-            yield held
+            return lock((locks / key).open("w"), wait=wait, on_wait=on_wait)
 
 
 def _mend(key: str) -> str:

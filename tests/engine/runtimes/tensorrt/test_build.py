@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 import pytest
 
 from giffusion.engine.contract import GraphSpec, TensorSpec
-from giffusion.engine.errors import ModelError, RuntimeUnavailableError, SettingsError
+from giffusion.engine.errors import ModelError
 from giffusion.engine.model import GRAPHS, Model, graph_names
-from giffusion.engine.runtimes.tensorrt.build import build_engine, check_network, parse_graph
+from giffusion.engine.runtimes.tensorrt.build import (
+    build_engine,
+    check_network,
+    parse_graph,
+    read_timings,
+    write_timings,
+)
 from giffusion.engine.runtimes.tensorrt.package import TensorRtPackage
 
 DEVICES = ("sm75", "sm86", "sm89", "sm120")
@@ -71,6 +77,7 @@ def test_every_graph_builds_for_every_generation_at_once(
     assert progress.labels == {f"building {name} for {', '.join(devices_of(dtype))}"}
     assert progress.percents[0] == 0
     assert progress.percents == sorted(progress.percents)
+    assert progress.percents[-1] == 100
     assert len(progress.percents) > 3
 
 
@@ -177,34 +184,68 @@ def test_a_graph_that_cannot_be_read_is_refused(
     assert "cannot be read by" in refusal(rtx, path, mini.spec("encode"))
 
 
-def test_devices_and_precisions_are_checked_before_anything_is_built(
-    rtx: TensorRtPackage,
-) -> None:
-    assert set(DEVICES) < set(rtx.devices)
-    rtx.check_devices(["sm75", "sm120"])
-    rtx.check_devices(["current"])
-    for names, words in (
-        (["sm99"], "device 'sm99' is not one of tensorrt-rtx's: did you mean 'sm89'"),
-        (["sm89", "sm89"], "device 'sm89' is given 2 times"),
-        (["sm89", "current"], "device 'current' stands alone"),
-    ):
-        with pytest.raises(SettingsError, match=words):
-            rtx.check_devices(names)
-    rtx.check_precision("fp16", ["sm75"])
-    rtx.check_precision("bf16", ["sm86", "sm90"])
-    for precision in ("bf16", "fp32"):
-        with pytest.raises(SettingsError, match=f"'{precision}' is not available on sm75 with"):
-            rtx.check_precision(precision, ["sm89", "sm75"])
-    with pytest.raises(SettingsError, match="unknown precision 'int8'"):
-        rtx.check_precision("int8", ["sm89"])
-
-
-def test_a_package_that_is_not_installed_says_how_to_install_it() -> None:
-    with pytest.raises(RuntimeUnavailableError, match=r"pip install 'giffusion\[tensorrt\]'$"):
-        TensorRtPackage("tensorrt")
-    with pytest.raises(SettingsError, match="unknown runtime 'tensor'"):
-        TensorRtPackage("tensor")
-
-
 def test_every_stage_has_a_graph_in_the_list() -> None:
     assert {name.partition(".")[0] for name in graph_names()} == set(GRAPHS)
+
+
+@dataclass
+class Timings:
+    """`trt.IBuilderConfig` of the package that times kernels, which is not installed here.
+
+    Args:
+        valid: what it takes for timings of this GPU and version.
+        foreign: timings of another, which `set_timing_cache` refuses; all else is no timings.
+    """
+
+    valid: bytes = b"timings"
+    foreign: bytes = b"another GPU's"
+    held: bytes | None = None
+
+    def create_timing_cache(self, content: bytes) -> bytes | None:
+        return content if content in (b"", self.valid, self.foreign) else None
+
+    def set_timing_cache(self, timings: bytes, ignore_mismatch: bool) -> bool:
+        assert isinstance(timings, bytes)
+        if timings == self.foreign and not ignore_mismatch:
+            return False
+        self.held = timings
+        return True
+
+    def get_timing_cache(self) -> Timings:
+        return self
+
+    def serialize(self) -> bytes:
+        return self.valid
+
+
+def test_timings_are_kept_for_the_next_build(tmp_path: Path) -> None:
+    path = tmp_path / "timings" / "tensorrt-11-sm89.cache"
+    config = Timings()
+    read_timings(config, path)
+    assert config.held == b""
+    write_timings(config, path)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    again = Timings()
+    read_timings(again, path)
+    assert again.held == b"timings"
+
+
+@pytest.mark.parametrize("content", [b"another GPU's", b"no timings"])
+def test_timings_that_do_not_serve_are_left_out(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "timings"
+    path.write_bytes(content)
+    config = Timings()
+    read_timings(config, path)
+    assert config.held == b""
+
+
+def test_timings_that_cannot_be_kept_do_not_spoil_a_build(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    write_timings(Timings(), tmp_path / "file" / "timings")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_double_has_the_methods_of_the_package(rtx: TensorRtPackage) -> None:
+    for name in ("create_timing_cache", "set_timing_cache", "get_timing_cache"):
+        assert hasattr(rtx.trt.IBuilderConfig, name)
+    assert hasattr(rtx.trt.ITimingCache, "serialize")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,6 +125,23 @@ def test_another_export_of_the_model_gets_its_own_engines(
     del builder.built[:]
     ensure_engines(target, store, trained, on_progress=ignore)
     assert [name for name, _, _ in builder.built] == ["denoise.fp16.onnx"]
+
+
+def test_a_build_in_another_process_is_waited_for_aloud(
+    mini: Model, target: Target, store: EngineStore, builder: Builder
+) -> None:
+    key = target.request(mini.manifest, "text").key
+    (store.root / ".locks").mkdir()
+    other = (store.root / ".locks" / key).open("w")
+    fcntl.flock(other, fcntl.LOCK_EX)
+    told: list[tuple[str, int, int]] = []
+
+    def tell(*progress: Any) -> None:
+        told.append(progress)
+        other.close()  # which lets go of the lock
+
+    ensure_engines(target, store, mini, stages=("text",), on_progress=tell)
+    assert told == [("waiting for another process that builds text", 0, 100), ("text", 100, 100)]
 
 
 @pytest.mark.parametrize(

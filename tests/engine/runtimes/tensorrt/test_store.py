@@ -317,6 +317,28 @@ def test_of_several_processes_one_builds(store: EngineStore) -> None:
         racer.join()
 
 
+def _wait(root: Path, waiting: Any, told: Any) -> None:
+    _, now = EngineStore(root).make(REQUEST, plan, waiting.set)
+    told.put(now)
+
+
+def test_whoever_waits_for_another_build_is_told(store: EngineStore) -> None:
+    waiting, told = SPAWN.Event(), SPAWN.Queue()
+    waiter = SPAWN.Process(target=_wait, args=(store.root, waiting, told))
+
+    def build() -> memoryview:
+        waiter.start()
+        assert waiting.wait(60)
+        return plan()
+
+    def nobody() -> None:
+        raise AssertionError("nobody else builds")
+
+    assert store.make(REQUEST, build, nobody)[1]
+    assert told.get(timeout=60) is False
+    waiter.join()
+
+
 def _die_building(root: Path, when: str) -> None:
     import giffusion.engine.runtimes.tensorrt.store as module
 
