@@ -20,6 +20,10 @@ MAX_FPS = 1000
 MAX_SEED = 2**63 - 1
 MAX_BATCH = 1024
 DEFAULT_BATCH = 16
+GPU_BATCHES = (2, 8, 16, 32)
+"""Batches that engines are built for, and that graphs on a GPU can shrink to."""
+GPU_DECODE_BATCHES = (1, 4)
+"""Pictures a run of the decode graph on a GPU."""
 MAX_SIDE = 8192
 SAMPLERS = ("ddim", "dpm++2m", "euler", "euler_ads")
 INTERPOLATIONS = ("slerp", "lerp")

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from giffusion.engine.errors import GiffusionError, SettingsError
 from giffusion.engine.settings import (
     DEFAULT_BATCH,
+    GPU_BATCHES,
     INTERPOLATIONS,
     SAMPLERS,
     RenderSettings,
@@ -208,8 +209,9 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=_typed(parse_size), help="WIDTHxHEIGHT (default: the model's)"
     )
+    batches = ",".join(map(str, GPU_BATCHES))
     parser.add_argument(
-        "--batch", default="2,8,16,32", help="rows of the denoise graph (default: 2,8,16,32)"
+        "--batch", default=batches, help=f"rows of the denoise graph (default: {batches})"
     )
     parser.add_argument("--precision", default="fp16", help="fp16, bf16 or fp32 (default: fp16)")
     parser.add_argument("--json", action="store_true", help="print JSON lines")

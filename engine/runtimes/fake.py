@@ -26,7 +26,6 @@ class FakeRuntime(HostRuntime):
 
     name = "fake"
     version = "1"
-    num_lanes = 1
 
     def __init__(self, precision: str | None = None) -> None:
         self.precision = precision or "fp32"

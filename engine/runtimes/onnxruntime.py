@@ -39,7 +39,6 @@ class OnnxRuntime(HostRuntime):
     """
 
     name = "onnxruntime"
-    num_lanes = 1
     precisions = ("fp32",)
 
     def __init__(self, precision: str | None = None) -> None:

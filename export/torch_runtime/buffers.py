@@ -16,10 +16,10 @@ from torch import Tensor
 
 from giffusion.engine.contract import TensorSpec
 from giffusion.engine.runtimes.base import Array, Index
+from giffusion.engine.runtimes.cuda.staging import Range, merged
 from giffusion.export.torch_runtime.device import CudaDevice, Event, Stream
 
 TORCH_DTYPES = {"float32": torch.float32, "int32": torch.int32, "uint8": torch.uint8}
-Range = tuple[int, int]
 
 
 class Buffer:
@@ -134,17 +134,6 @@ def flat_range(shape: tuple[int, ...], index: Index | None) -> Range:
         place = place * size + axis_place % size
     count = math.prod(shape[len(places) :])
     return place * count, (place + 1) * count
-
-
-def merged(ranges: list[Range]) -> list[Range]:
-    """Returns the same values in as few ranges as can be, ascending."""
-    result: list[Range] = []
-    for start, stop in sorted(ranges):
-        if result and start <= result[-1][1]:
-            result[-1] = (result[-1][0], max(stop, result[-1][1]))
-        else:
-            result.append((start, stop))
-    return result
 
 
 def _viewed(flat: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -25,15 +25,13 @@ from giffusion.engine.contract import GraphSpec
 from giffusion.engine.errors import ModelError, SettingsError
 from giffusion.engine.model import Model
 from giffusion.engine.runtimes.base import Graph, OnPrepare, num_cores
+from giffusion.engine.settings import GPU_BATCHES, GPU_DECODE_BATCHES
 from giffusion.export.torch_runtime.device import CudaDevice, device_errors, is_cuda_there
 from giffusion.export.torch_runtime.graph import CudaTorchGraph
 from giffusion.export.torch_runtime.host import HostTorchGraph, check_stage
 
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
 """What a kind of device computes in, its default first."""
-BUCKETS = (2, 8, 16, 32)
-"""Batches that a graph on CUDA can be resized to, each captured when it is first used."""
-CUDA_DECODE_BATCH = 4
 EXACT_STAGES = ("text", "encode")
 """Stages that compute in fp32 whatever the precision: they run seldom, and whole videos begin with
 what they make."""
@@ -78,7 +76,7 @@ class TorchRuntime:
             )
         self.precision = precision or allowed[0]
         on_gpu = self.device.type == "cuda"
-        self.decode_batch = CUDA_DECODE_BATCH if on_gpu else 1
+        self.decode_batch = max(GPU_DECODE_BATCHES) if on_gpu else 1
         self.on_device = on_gpu and _has_cuda_python()
         self._cuda_graphs = cuda_graphs
         self._load_stage = load_stage or _load_stage
@@ -103,7 +101,7 @@ class TorchRuntime:
         """Returns the batches below one that denoise graphs can be resized to, ascending."""
         if self.device.type == "cpu":
             return ()
-        return tuple(bucket for bucket in BUCKETS if bucket < batch)
+        return tuple(bucket for bucket in GPU_BATCHES if bucket < batch)
 
     def prepare(
         self, model: Model, *, size: tuple[int, int], batch: int, on_progress: OnPrepare

@@ -8,9 +8,9 @@ from giffusion.engine.errors import SettingsError
 from giffusion.engine.model import load_model
 from giffusion.engine.rendering import Progress
 from giffusion.engine.runtimes.tensorrt.package import CURRENT, TensorRtPackage
-from giffusion.engine.runtimes.tensorrt.prepare import DEFAULT_BATCHES, Target, ensure_engines
+from giffusion.engine.runtimes.tensorrt.prepare import Target, ensure_engines
 from giffusion.engine.runtimes.tensorrt.store import EngineStore, StoredEngine
-from giffusion.engine.settings import MAX_BATCH
+from giffusion.engine.settings import GPU_BATCHES, MAX_BATCH
 from giffusion.models import find_model
 from giffusion.server.reports import JsonReport, Report, TerminalReport
 
@@ -53,7 +53,7 @@ def parse_batches(text: str) -> tuple[int, ...]:
     if not all(word.isascii() and word.isdigit() and 1 <= int(word) <= MAX_BATCH for word in words):
         raise SettingsError(
             f"batch '{text}' is no list of batches: expected numbers from 1 to {MAX_BATCH}, such "
-            f"as {','.join(map(str, DEFAULT_BATCHES))}"
+            f"as {','.join(map(str, GPU_BATCHES))}"
         )
     batches = tuple(sorted(int(word) for word in words))
     if len(set(batches)) < len(batches):

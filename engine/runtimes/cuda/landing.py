@@ -26,11 +26,12 @@ from giffusion.engine.runtimes.cuda.resources import (
     Stream,
 )
 from giffusion.engine.runtimes.cuda.staging import Span
+from giffusion.engine.settings import MAX_BATCH
 
 MAX_HOST_SLOTS = 64
 """Entries of one size that wait in pinned memory; before another, the oldest is taken out."""
-MAX_DEVICE_SLOTS = 256
-"""Frames of one size that may be held on the device by encoders and by the order of frames."""
+MAX_DEVICE_SLOTS = 4 * MAX_BATCH
+"""Frames of one size that may be held on the device: as many as the largest batch has in flight."""
 
 
 class Slot(Resource):

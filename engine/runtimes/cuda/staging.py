@@ -7,7 +7,7 @@ upload is still queued, since each half waits for the event behind its last uplo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
@@ -18,6 +18,8 @@ from giffusion.engine.contract import TensorSpec
 from giffusion.engine.runtimes.base import Array, Index
 from giffusion.engine.runtimes.cuda.resources import Event, PinnedMemory, Resource, Stream
 
+Range = tuple[int, int]
+"""Where something begins, and the place behind its end."""
 ALIGNMENT = 256
 """Bytes that tensors are aligned to, as TensorRT asks for."""
 
@@ -106,7 +108,7 @@ class Staging(Resource):
                 for _ in range(2)
             ]
             self._owned = stack.pop_all()
-        self._dirty: list[tuple[int, int]] = []
+        self._dirty: list[Range] = []
 
     def write(self, span: Span, value: Array, index: Index | None) -> None:
         """Sets a tensor or one entry of it; takes effect on the device at the next `flush`."""
@@ -129,7 +131,7 @@ class Staging(Resource):
         if not self._dirty:
             return
         memory, uploaded = self._halves[0]
-        for start, stop in _merged(self._dirty):
+        for start, stop in merged(self._dirty):
             target, source = self._target + start, memory.address + start
             self.cuda.upload(target, source, stop - start, self._stream.handle)
         self._stream.record(uploaded)
@@ -140,21 +142,20 @@ class Staging(Resource):
         self._owned.close()
 
 
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """Returns what ranges cover in as few as can be, ascending."""
+    result: list[Range] = []
+    for start, stop in sorted(ranges):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(stop, result[-1][1]))
+        else:
+            result.append((start, stop))
+    return result
+
+
 def _as_tuple(index: Index) -> tuple[int, ...]:
     return index if isinstance(index, tuple) else (index,)
 
 
 def _aligned(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
-
-
-def _merged(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Joins ranges that overlap or touch."""
-    first, *rest = sorted(ranges)
-    start, stop = first
-    for next_start, next_stop in rest:
-        if next_start > stop:
-            yield start, stop
-            start, stop = next_start, next_stop
-        stop = max(stop, next_stop)
-    yield start, stop

@@ -44,7 +44,7 @@ class RuntimeCache:
             trt.DynamicShapesKernelSpecializationStrategy.EAGER
         )
         self._cache = config.create_runtime_cache()
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             self._saved = self._path.read_bytes()
             # Kernels of another driver or version are refused, and compiled again.
             self._cache.deserialize(self._saved)

@@ -19,10 +19,8 @@ from giffusion.engine.runtimes.tensorrt.manifest import EngineRequest
 from giffusion.engine.runtimes.tensorrt.monitor import TOTAL
 from giffusion.engine.runtimes.tensorrt.package import CURRENT, TensorRtPackage
 from giffusion.engine.runtimes.tensorrt.store import EngineStore, StoredEngine
+from giffusion.engine.settings import GPU_BATCHES, GPU_DECODE_BATCHES
 
-DEFAULT_BATCHES = (2, 8, 16, 32)
-"""Rows of the denoise graph, one static profile each."""
-DECODE_BATCHES = (1, 4)
 OnEngine = Callable[[StoredEngine, bool], None]
 """Told of each engine, and whether it was built now."""
 
@@ -44,8 +42,8 @@ class Target:
     precision: str
     size: tuple[int, int]
     devices: tuple[str, ...]
-    batches: tuple[int, ...] = DEFAULT_BATCHES
-    decode_batches: tuple[int, ...] = DECODE_BATCHES
+    batches: tuple[int, ...] = GPU_BATCHES
+    decode_batches: tuple[int, ...] = GPU_DECODE_BATCHES
 
     def request(self, manifest: Manifest, stage: str) -> EngineRequest:
         """Returns the engine that a stage of a model needs, by the model's manifest."""

@@ -24,13 +24,9 @@ from giffusion.engine.runtimes.tensorrt.arena import Arena
 from giffusion.engine.runtimes.tensorrt.cache import RuntimeCache
 from giffusion.engine.runtimes.tensorrt.graph import LoadedEngine
 from giffusion.engine.runtimes.tensorrt.package import TensorRtPackage
-from giffusion.engine.runtimes.tensorrt.prepare import (
-    DECODE_BATCHES,
-    DEFAULT_BATCHES,
-    Target,
-    ensure_engines,
-)
+from giffusion.engine.runtimes.tensorrt.prepare import Target, ensure_engines
 from giffusion.engine.runtimes.tensorrt.store import EngineStore, StoredEngine
+from giffusion.engine.settings import GPU_BATCHES, GPU_DECODE_BATCHES
 
 PRECISIONS = ("fp16", "bf16", "fp32")
 RENDER_STAGES = ("text", "denoise", "decode")
@@ -54,7 +50,7 @@ class TensorRtRuntime:
     """
 
     num_lanes = 1
-    decode_batch = max(DECODE_BATCHES)
+    decode_batch = max(GPU_DECODE_BATCHES)
     on_device = True
 
     def __init__(
@@ -103,7 +99,7 @@ class TensorRtRuntime:
     def smaller(self, batch: int) -> tuple[int, ...]:
         """Returns the batches below one that the loaded denoise engine has profiles for."""
         used = self._used.get("denoise")
-        batches = DEFAULT_BATCHES if used is None else used.manifest.made_for.batches
+        batches = GPU_BATCHES if used is None else used.manifest.made_for.batches
         return tuple(rows for rows in batches if rows < batch)
 
     def prepare(
@@ -112,7 +108,7 @@ class TensorRtRuntime:
         """Builds the engines of a model that are missing for this device; takes minutes.
 
         Raises:
-            EngineMissingError: the batch is none of `DEFAULT_BATCHES`, and no engine has it.
+            EngineMissingError: the batch is none of `GPU_BATCHES`, and no engine has it.
             ModelError: a graph cannot be built.
             EngineStoreError: the store cannot be written.
         """
@@ -122,7 +118,7 @@ class TensorRtRuntime:
         if self._store.find(request) is not None:
             stages = ("text", "decode")
         elif batch not in target.batches:
-            wider = self._target(size, tuple(sorted({*DEFAULT_BATCHES, batch})))
+            wider = self._target(size, tuple(sorted({*GPU_BATCHES, batch})))
             raise self._store.missing(request, wider.command(model.folder))
         ensure_engines(target, self._store, model, stages=stages, on_progress=on_progress)
 
@@ -174,21 +170,20 @@ class TensorRtRuntime:
         request = self._target(size, (batch,), (batch,)).request(manifest, stage)
         found = self._store.find(request)
         if found is None:
-            batches = (batch,) if stage == "denoise" else DEFAULT_BATCHES
+            batches = (batch,) if stage == "denoise" else GPU_BATCHES
             raise self._store.missing(request, self._target(size, batches).command(path.parent))
         return found
 
     def _target(
         self,
         size: tuple[int, int],
-        batches: tuple[int, ...] = DEFAULT_BATCHES,
-        decode_batches: tuple[int, ...] = DECODE_BATCHES,
+        batches: tuple[int, ...] = GPU_BATCHES,
+        decode_batches: tuple[int, ...] = GPU_DECODE_BATCHES,
     ) -> Target:
         return Target(self._package, self.precision, size, (self.device,), batches, decode_batches)
 
     def _cache(self, stored: StoredEngine) -> RuntimeCache:
-        path = self._store.root / ".kernels" / f"{stored.key}-{self.device}.cache"
-        return RuntimeCache(self._package, path)
+        return RuntimeCache(self._package, self._store.kernel_cache(stored.key, self.device))
 
     def _line(self, *, aside: bool) -> tuple[Stream, Arena]:
         if aside not in self._lines:

@@ -221,10 +221,17 @@ class EngineStore:
                 if not held:
                     raise EngineStoreError(f"engine {key} is being built: wait for it, or stop it")
                 remove(self.root / key)
+                pattern = self.kernel_cache(key, "*")
+                for kernels in pattern.parent.glob(pattern.name):
+                    kernels.unlink(missing_ok=True)
 
     def timing_cache(self, package: str, version: str, device: str) -> Path:
         """Returns the file that keeps kernel timings of a package on a device."""
         return self.root / ".timings" / f"{package}-{version}-{device}.cache"
+
+    def kernel_cache(self, key: str, device: str) -> Path:
+        """Returns the file that keeps what was compiled of an engine on a device."""
+        return self.root / ".kernels" / f"{key}-{device}.cache"
 
     def _read(self, key: str) -> StoredEngine | BrokenEngine:
         folder = self.root / key

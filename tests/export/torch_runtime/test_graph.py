@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from giffusion.engine.contract import GraphSpec, TensorSpec
 from giffusion.engine.errors import DeviceError, DeviceMemoryError, RuntimeUnavailableError
+from giffusion.engine.runtimes.cuda.staging import merged
 from giffusion.export.torch_runtime import graph as graph_module
-from giffusion.export.torch_runtime.buffers import flat_range, merged
+from giffusion.export.torch_runtime.buffers import flat_range
 from giffusion.export.torch_runtime.device import (
     CudaDevice,
     Work,

@@ -239,7 +239,12 @@ def test_what_is_not_the_stores_own_is_left_alone(store: EngineStore) -> None:
 
 def test_removing(store: EngineStore) -> None:
     kept, removed = make(store), make(store, batches=(32,))
+    for engine in (kept, removed):
+        store.kernel_cache(engine.key, "sm89").parent.mkdir(exist_ok=True)
+        store.kernel_cache(engine.key, "sm89").touch()
     store.remove([removed.key])
+    assert store.kernel_cache(kept.key, "sm89").exists()
+    assert not store.kernel_cache(removed.key, "sm89").exists()
     assert store.entries() == [kept]
     assert not removed.folder.exists()
     with pytest.raises(SettingsError, match=f"^unknown engine '{removed.key}': "):
