@@ -38,7 +38,7 @@ class Cost:
 
     def frame(self, work: Workload) -> int:
         """Returns the operations of one frame from noise to picture."""
-        return self.row * work.rows_per_frame * work.settings.steps + self.frame_decode
+        return self.row * work.rows_per_frame * int(work.settings.steps) + self.frame_decode
 
 
 @dataclass(frozen=True, slots=True)

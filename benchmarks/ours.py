@@ -80,7 +80,7 @@ class Ours:
         """
         work, settings, rows = self._work, self._work.settings, self._work.rows_per_frame
         batch = DenoiseBatch(work.model, self._runtime, size=work.size, num_rows=self.batch)
-        steps = sampler_steps(work.model, settings.sampler, settings.steps)
+        steps = sampler_steps(work.model, settings.sampler, int(settings.steps))
         row_slot = np.arange(self.batch, dtype=np.int32) // rows
         noise, graph = self._example.noise, batch.graph
         state = np.zeros((self.batch, STATE_ROWS, *noise.shape), np.float32)

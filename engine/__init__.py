@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from giffusion.engine.jobs import FrameSink, Job
     from giffusion.engine.model import Model, load_model
     from giffusion.engine.pipeline import Engine
+    from giffusion.engine.plans import FramePlan
     from giffusion.engine.prompts import KeyFrame, parse_prompts
     from giffusion.engine.rendering import Progress, RenderResult, render
     from giffusion.engine.runtimes import choose_runtime, open_runtime
     from giffusion.engine.settings import RenderSettings
     from giffusion.engine.stats import EngineStats
-    from giffusion.engine.timeline import FramePlan, Timeline
+    from giffusion.engine.timeline import Timeline
 
 __all__ = [
     "Engine",
@@ -52,7 +53,7 @@ _HOMES = {
     "Engine": "pipeline",
     "EngineStats": "stats",
     "Frame": "frames",
-    "FramePlan": "timeline",
+    "FramePlan": "plans",
     "FrameSink": "jobs",
     "GiffusionError": "errors",
     "Job": "jobs",

@@ -18,7 +18,7 @@ from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS
 from giffusion.engine.model import Model, latent_size
 from giffusion.engine.noise import step_noise
 from giffusion.engine.runtimes.base import Graph, Runtime
-from giffusion.engine.sampling import SamplerTable, sampler_table
+from giffusion.engine.sampling import MAX_CACHED_TABLES, SamplerTable, sampler_table
 from giffusion.engine.scheduler import Move, Slot
 
 
@@ -31,6 +31,7 @@ class Steps:
         scales: (E,) float32.
         time_proj: sinusoids of the timesteps, (E, C) float32.
         uses_noise: whether each evaluation adds noise.
+        init_latents: factor of the init picture's latents at the start; 0 without one.
         init_noise: factor of the noise that latents start from.
     """
 
@@ -38,6 +39,7 @@ class Steps:
     scales: NDArray[np.float32]
     time_proj: NDArray[np.float32]
     uses_noise: tuple[bool, ...]
+    init_latents: float
     init_noise: float
 
 
@@ -84,6 +86,8 @@ class DenoiseBatch:
     def load(self, slot: Slot, condition: Condition, steps: Steps, seed: int) -> None:
         """Puts a frame's start into its slot and rows; `seed` is the job's, for step noise."""
         self._state[0] = steps.init_noise * condition.noise
+        if condition.init_latents is not None:
+            self._state[0] += steps.init_latents * condition.init_latents
         self.graph.write("state", self._state, slot.index)
         self._mix[slot.index] = 0
         for row, embeds, weight in zip(
@@ -141,14 +145,29 @@ class DenoiseBatch:
         self.graph.write("row_slot", self._row_slot[:num])
 
 
-@lru_cache(maxsize=256)
-def sampler_steps(model: Model, sampler: str, num_steps: int, strength: float = 1.0) -> Steps:
+def sampler_steps(
+    model: Model, sampler: str, num_steps: int, strength: float = 1.0, eta: float = 0.0
+) -> Steps:
     """Returns a sampler's steps on a model, ready for the graph.
 
+    Args:
+        model: the model.
+        sampler: one of `giffusion.engine.sampler_names.SAMPLERS`.
+        num_steps: steps of the whole walk.
+        strength: share of it that is walked, in (0, 1].
+        eta: share of DDIM's noise, 0 … 1.
+
     Raises:
-        SettingsError: the sampler cannot take that many steps.
+        SettingsError: the sampler cannot take that many steps on the model, or the strength leaves
+            none of them.
     """
-    table: SamplerTable = sampler_table(sampler, model.schedule, num_steps, strength)
+    table = sampler_table(sampler, model.schedule, num_steps, strength, eta)
+    return _steps(model, table)
+
+
+# Tables are few and kept by what they are of, so that each is one object.
+@lru_cache(maxsize=MAX_CACHED_TABLES)
+def _steps(model: Model, table: SamplerTable) -> Steps:
     manifest = model.manifest
     return Steps(
         table.tables.astype(np.float32),
@@ -160,6 +179,7 @@ def sampler_steps(model: Model, sampler: str, num_steps: int, strength: float = 
             freq_shift=manifest.freq_shift,
         ),
         tuple(bool(uses) for uses in table.uses_noise),
+        table.init_latents,
         table.init_noise,
     )
 

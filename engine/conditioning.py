@@ -1,4 +1,4 @@
-"""What a frame is rendered from: its noise, its prompt embeddings and their weights.
+"""What a frame is rendered from: its noise, its prompt embeddings and their weights, a picture.
 
 `Conditioner` turns one `FramePlan` into arrays. The engine's worker thread calls it ahead of the
 device, and a frame's condition is a pure function of the plan and the model.
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from giffusion.engine.interpolation import BLENDS
 from giffusion.engine.noise import initial_noise
-from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import FramePlan
+from giffusion.engine.plans import FramePlan
+from giffusion.engine.settings import FROM_NOISE, RenderSettings
 
 Embed = Callable[[str], NDArray[np.float32]]
+InitLatents = Callable[[int], NDArray[np.float32]]
 CACHED_KEY_FRAMES = 8
 """Key frames whose noise is kept; a frame needs the two around it."""
 
@@ -31,11 +32,13 @@ class Condition:
         noise: what its latents start from, (4, h, w) float32.
         prompt_embeds: one condition a row, (rows, L, D) float32.
         mix: the rows' weights in the guidance sum, (rows,) float32, summing to 1.
+        init_latents: the init picture that it starts from besides, (4, h, w) float32, or None.
     """
 
     noise: NDArray[np.float32]
     prompt_embeds: NDArray[np.float32]
     mix: NDArray[np.float32]
+    init_latents: NDArray[np.float32] | None = None
 
 
 class Conditioner:
@@ -45,14 +48,21 @@ class Conditioner:
         settings: chooses how noise and embeddings are blended.
         embed: prompt text to embeddings, (L, D) float32.
         latent_shape: (4, h, w).
+        init_latents: frame number to its init picture's latents, (4, h, w) float32; needed where
+            frames do not start from noise alone.
     """
 
     def __init__(
-        self, settings: RenderSettings, embed: Embed, latent_shape: tuple[int, ...]
+        self,
+        settings: RenderSettings,
+        embed: Embed,
+        latent_shape: tuple[int, ...],
+        init_latents: InitLatents | None = None,
     ) -> None:
         self._blend_noise = BLENDS[settings.latents]
         self._blend_embeds = BLENDS[settings.embeddings]
         self._embed = embed
+        self._init_latents = init_latents
 
         @lru_cache(maxsize=CACHED_KEY_FRAMES)
         def key_noise(seed: int) -> NDArray[np.float32]:
@@ -64,8 +74,10 @@ class Conditioner:
         """Returns the condition of one frame; blends are exact at its key frames."""
         start_seed, end_seed = plan.seeds
         noise = self._blend_noise(
-            self._key_noise(start_seed), self._key_noise(end_seed), plan.weight
+            self._key_noise(start_seed), self._key_noise(end_seed), plan.seed_weight
         )
+        if plan.noise != 1:
+            noise = noise * np.float32(plan.noise)
         prompts = ((row.prompt.start, row.prompt.end) for row in plan.rows)
         embeds = [
             self._blend_embeds(self._embed(start), self._embed(end), plan.weight)
@@ -75,4 +87,11 @@ class Conditioner:
             noise,
             np.stack(embeds),
             np.array([row.weight for row in plan.rows], np.float32),
+            self._start(plan),
         )
+
+    def _start(self, plan: FramePlan) -> NDArray[np.float32] | None:
+        if plan.strength == FROM_NOISE:
+            return None
+        assert self._init_latents is not None, "the job was checked to have a picture"
+        return self._init_latents(plan.frame)

@@ -1,4 +1,4 @@
-"""Prompts to embeddings, each encoded once while it is in use.
+"""Prompts to embeddings, with the weights of their words, each encoded once while it is in use.
 
 The engine's worker thread calls it, ahead of the batch.
 """
@@ -14,6 +14,8 @@ from giffusion.engine.model import Model
 from giffusion.engine.runtimes.base import Runtime
 
 CACHED_PROMPTS = 256
+MAX_FACTOR = 1e6
+"""Larger ones come of a mean that cancelled out, which nothing can be restored from."""
 
 
 class PromptEmbedder:
@@ -29,10 +31,30 @@ class PromptEmbedder:
         self.embed = lru_cache(maxsize=CACHED_PROMPTS)(self._embed)
 
     def _embed(self, prompt: str) -> NDArray[np.float32]:
-        self._graph.write("input_ids", self._tokenizer.encode(prompt), 0)
+        ids, weights = self._tokenizer.encode_weighted(prompt)
+        self._graph.write("input_ids", ids, 0)
         self._graph.run()
-        return self._graph.read("prompt_embeds", 0)
+        return weigh_tokens(self._graph.read("prompt_embeds", 0), weights)
 
     def close(self) -> None:
         """Frees the graph."""
         self._graph.close()
+
+
+def weigh_tokens(embeds: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scales the embeddings of tokens and restores their mean, as AUTOMATIC1111's web UI does.
+
+    Args:
+        embeds: of one prompt, (L, D) float32.
+        weights: of its tokens, (L,) float32.
+
+    Returns:
+        The embeddings, (L, D) float32; `embeds` itself where all weights are 1. The mean is over
+        tokens and channels, and stays as scaled where no factor restores it.
+    """
+    if (weights == 1).all():
+        return embeds
+    scaled = embeds * weights[:, None]
+    old, new = (float(x.mean(dtype=np.float64)) for x in (embeds, scaled))
+    factor = old / new if new else 1.0
+    return scaled * np.float32(factor) if abs(factor) <= MAX_FACTOR else scaled

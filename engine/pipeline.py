@@ -14,57 +14,33 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from giffusion.engine.batch import Steps, sampler_steps
-from giffusion.engine.conditioning import Conditioner
+from giffusion.engine.checks import check_batch, check_job
+from giffusion.engine.conditioning import Conditioner, InitLatents
 from giffusion.engine.embedder import PromptEmbedder
 from giffusion.engine.errors import DeviceError, GiffusionError, SettingsError
 from giffusion.engine.frames import Frame
 from giffusion.engine.jobs import FrameSink, Job
 from giffusion.engine.lanes import Lanes
 from giffusion.engine.model import Model
+from giffusion.engine.pictures import PictureEncoder, read_picture
+from giffusion.engine.plans import FramePlan
 from giffusion.engine.prefetch import Prefetch
 from giffusion.engine.runtimes.base import Fetch, Runtime
 from giffusion.engine.scheduler import FrameTask, Scheduler, Slot
-from giffusion.engine.settings import DEFAULT_BATCH, MAX_BATCH, RenderSettings
+from giffusion.engine.settings import DEFAULT_BATCH, RenderSettings
 from giffusion.engine.stats import EngineStats
-from giffusion.engine.timeline import FramePlan, Timeline
+from giffusion.engine.timeline import Timeline
 
 PAUSING_BACKLOG = 8
 """Frames that a sink may hold before its job gets no new slots."""
 STALL_S = 0.002
 """Pause before looking again when every job waits for its sink."""
-
-
-def check_job(model: Model, timeline: Timeline, settings: RenderSettings, *, batch: int) -> None:
-    """Checks that a job can be rendered, before anything is loaded.
-
-    Args:
-        model: the model.
-        timeline: what to render.
-        settings: how.
-        batch: rows of a lane's batch.
-
-    Raises:
-        SettingsError: the batch is out of its range, a frame has more conditions than it has rows,
-            the size does not suit the model, or the sampler cannot take the number of steps.
-    """
-    _check_batch(batch)
-    model.check_size(settings.size)
-    if timeline.max_rows > batch:
-        raise SettingsError(
-            f"batch {batch} has fewer rows than a frame needs, {timeline.max_rows}, one for each "
-            f"prompt and the negative: expected --batch {timeline.max_rows} or more"
-        )
-    sampler_steps(model, settings.sampler, settings.steps)
-
-
-def _check_batch(batch: int) -> None:
-    if not 1 <= batch <= MAX_BATCH:
-        raise SettingsError(f"batch {batch} is out of range: expected 1 to {MAX_BATCH}")
 
 
 class Engine:
@@ -97,7 +73,7 @@ class Engine:
         batch: int = DEFAULT_BATCH,
         shrink_tail: bool = False,
     ) -> None:
-        _check_batch(batch)
+        check_batch(batch)
         self.model = model
         self.runtime = runtime
         self.size = model.check_size(size)
@@ -113,10 +89,11 @@ class Engine:
         self._lanes = Lanes(model, runtime, size=self.size, num_rows=batch)
         try:
             self._embedder = PromptEmbedder(model, runtime)
+            self._pictures = PictureEncoder(model, runtime, self.size)
         except BaseException:
             self._lanes.close()
             raise
-        # One thread, because it alone runs the text graph.
+        # One thread, because it alone runs the text and the encode graph.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="giffusion-conditions")
 
     @property
@@ -172,8 +149,8 @@ class Engine:
             frames: the segment to render, of step 1 and not empty; None for all frames.
 
         Raises:
-            SettingsError: a frame has more conditions than the batch has rows, the size is not
-                this engine's, or the sampler cannot take the number of steps.
+            SettingsError: as `check_job`, or the size is not this engine's.
+            InputError: the init picture cannot be read.
             ValueError: a job of that name is queued, or the segment lies outside of the timeline.
         """
         check_job(self.model, timeline, settings, batch=self.batch)
@@ -186,7 +163,9 @@ class Engine:
             raise ValueError(f"job {name!r} is queued already")
         if not 0 <= frames.start < frames.stop <= len(timeline) or frames.step != 1:
             raise ValueError(f"{frames} is no segment of {len(timeline)} frames")
-        conditioner = Conditioner(settings, self._embedder.embed, self._lanes.latent_shape)
+        conditioner = Conditioner(
+            settings, self._embedder.embed, self._lanes.latent_shape, self._init_latents(settings)
+        )
         plans = (timeline[frame] for frame in frames)
         conditions = Prefetch(plans, conditioner.condition, self._worker, depth=self.num_rows)
         job = Job(name, timeline, settings, sink, frames, conditions)
@@ -211,6 +190,7 @@ class Engine:
         self._worker.shutdown(cancel_futures=True)
         try:
             self._embedder.close()
+            self._pictures.close()
         finally:
             self._lanes.close()
 
@@ -228,7 +208,7 @@ class Engine:
     def _load(self, job: Job, slot: Slot) -> None:
         steps = self._steps(job, job.timeline[slot.task.frame])
         condition = job.conditions.take()
-        self._lanes.load(slot, condition, steps, job.settings.seed)
+        self._lanes.load(slot, condition, steps, job.timeline.seed)
 
     def _denoise(self) -> None:
         self.stats.num_ticks += 1
@@ -289,4 +269,13 @@ class Engine:
             yield FrameTask(job.name, frame, len(plan.rows), len(self._steps(job, plan).scales))
 
     def _steps(self, job: Job, plan: FramePlan) -> Steps:
-        return sampler_steps(self.model, job.settings.sampler, plan.steps, plan.strength)
+        settings = job.settings
+        return sampler_steps(self.model, settings.sampler, plan.steps, plan.strength, settings.eta)
+
+    def _init_latents(self, settings: RenderSettings) -> InitLatents | None:
+        """Reads a job's picture now; it is encoded on the worker's thread, at its first frame."""
+        if settings.image is None:
+            return None
+        picture = read_picture(Path(settings.image), self.size)
+        encoded = cache(lambda: self._pictures.encode(picture))
+        return lambda frame: encoded()

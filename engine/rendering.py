@@ -5,22 +5,24 @@ The engine, the writer and their order of opening and closing stand here once.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from giffusion.engine.checks import check_job
 from giffusion.engine.encode import check_output, choose_encoder, open_writer
 from giffusion.engine.encode.encoders import AUTO
 from giffusion.engine.encode.writer import Writer
-from giffusion.engine.errors import DeviceMemoryError
+from giffusion.engine.errors import DeviceMemoryError, SettingsError
+from giffusion.engine.jobs import FrameSink
+from giffusion.engine.mirror import Mirror, mirrored_frames
 from giffusion.engine.model import Model, load_model
-from giffusion.engine.pipeline import Engine, check_job
-from giffusion.engine.prompts import KeyFrame, format_prompts, parse_prompts
+from giffusion.engine.pictures import file_digest
+from giffusion.engine.pipeline import Engine
+from giffusion.engine.record import RenderRecord
 from giffusion.engine.runtimes import choose_runtime
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import DEFAULT_BATCH, RenderSettings
@@ -69,7 +71,7 @@ class RenderResult:
 
 
 def render(
-    prompts: str,
+    prompts: str | Timeline,
     output: str | Path,
     *,
     model: Model | Path | str,
@@ -78,16 +80,18 @@ def render(
     batch: int = DEFAULT_BATCH,
     shrink_tail: bool = False,
     encoder: str = AUTO,
+    quality: int | None = None,
     force: bool = False,
     keep_partial: bool = False,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
     source: str = "<prompts>",
 ) -> RenderResult:
-    """Renders key-frame text to a video or GIF.
+    """Renders key-frame text to a video, an animation or a folder of pictures.
 
     Args:
-        prompts: key-frame text, such as `0: a dog` and `24: a lion` on two lines.
+        prompts: key-frame text, such as `0: a dog` and `24: a lion` on two lines, or a timeline,
+            which has its own settings.
         output: the file to write; its extension chooses the format.
         model: an opened model, or the folder of one.
         settings: how to render; the defaults if None.
@@ -96,6 +100,7 @@ def render(
             again with the next smaller one that the runtime has.
         shrink_tail: let the last frames go through a smaller batch; see `Engine`.
         encoder: what writes the file, or `auto`.
+        quality: 1 … 100, or None for the encoder's own.
         force: replace a file that is there.
         keep_partial: when the render ends early, keep its frames in a file beside the output.
         on_progress: called while engines are built, at the start, and after each tick that
@@ -111,20 +116,28 @@ def render(
         RuntimeUnavailableError: no runtime works here.
         RenderError: the render failed; the output path is as it was before.
     """
-    settings = settings or RenderSettings()
-    key_frames = parse_prompts(prompts, source)
-    timeline = Timeline(key_frames, settings)
-    output = Path(output)
-    check_output(output, force=force, fps=settings.fps, size=settings.size, encoder=encoder)
+    timeline = as_timeline(prompts, settings, source)
+    settings, output = timeline.settings, Path(output)
+    check_output(
+        output,
+        force=force,
+        fps=settings.fps,
+        size=settings.size,
+        encoder=encoder,
+        quality=quality,
+    )
     model = model if isinstance(model, Model) else load_model(Path(model))
     check_job(model, timeline, settings, batch=batch)
+    image = None if settings.image is None else file_digest(Path(settings.image))
     size = model.check_size(settings.size)
     runtime = runtime or choose_runtime()[0]
     report, note = on_progress or _unreported, on_note or _unreported
+    # What is shown backwards has to come back to the host first.
+    on_device = runtime.on_device and not settings.pingpong
     choice, reason = choose_encoder(
-        output, encoder, on_device=runtime.on_device, size=size, fps=settings.fps
+        output, encoder, on_device=on_device, size=size, fps=settings.fps
     )
-    if encoder == AUTO and runtime.on_device:
+    if encoder == AUTO and on_device:
         note(f"encoder auto: {reason}")
 
     def build_progress(label: str, done: int, total: int) -> None:
@@ -135,25 +148,45 @@ def render(
     def attempt(batch: int) -> RenderResult:
         with Engine(model, runtime, size=size, batch=batch, shrink_tail=shrink_tail) as engine:
             numerics = engine.numerics | {"encoder": choice.name}
+            numerics |= {} if quality is None else {"quality": quality}
+            num_frames = num_shown(timeline)
             writer = open_writer(
                 output,
                 size=size,
                 fps=settings.fps,
-                num_frames=len(timeline),
-                metadata=plan_text(key_frames, settings, numerics),
+                num_frames=num_frames,
+                metadata=RenderRecord.of(timeline, numerics, image).to_json(),
                 encoder=choice.name,
-                on_device=runtime.on_device,
+                quality=quality,
+                on_device=on_device,
                 force=force,
                 keep_partial=keep_partial,
             )
             began = time.perf_counter()
             with _kept(writer):
-                _run(engine, timeline, settings, writer, report)
+                _run(engine, timeline, writer, report)
             elapsed_s = time.perf_counter() - began
-            return RenderResult(output, len(timeline), size, elapsed_s, numerics, engine.stats)
+            return RenderResult(output, num_frames, size, elapsed_s, numerics, engine.stats)
 
     runtime.prepare(model, size=size, batch=batch, on_progress=build_progress)
     return _where_it_fits(attempt, batch, runtime, timeline.max_rows, note)
+
+
+def as_timeline(
+    prompts: str | Timeline, settings: RenderSettings | None, source: str = "<prompts>"
+) -> Timeline:
+    """Returns a timeline as it is, or plans key-frame text; see `render`."""
+    if isinstance(prompts, str):
+        return Timeline.from_text(prompts, settings or RenderSettings(), source)
+    if settings is not None and settings != prompts.settings:
+        raise SettingsError("a timeline has its own settings: expected none beside it")
+    return prompts
+
+
+def num_shown(timeline: Timeline) -> int:
+    """Returns how many frames the file of a job has."""
+    num_frames = len(timeline)
+    return mirrored_frames(num_frames) if timeline.settings.pingpong else num_frames
 
 
 def _where_it_fits(
@@ -183,19 +216,6 @@ def _kept(writer: Writer) -> Iterator[None]:
         raise
 
 
-def plan_text(
-    key_frames: tuple[KeyFrame, ...], settings: RenderSettings, numerics: dict[str, Any]
-) -> str:
-    """Returns what a file carries of the plan that made it, as JSON."""
-    plan = {
-        "giffusion": version("giffusion"),
-        "prompts": format_prompts(key_frames),
-        "settings": {**asdict(settings), "fps": str(settings.fps)},
-        "numerics": numerics,
-    }
-    return json.dumps(plan, ensure_ascii=False)
-
-
 def cut_prompts(model: Model, timeline: Timeline) -> list[str]:
     """Says of each prompt that the tokenizer cuts what is lost, one line a prompt."""
     limit = model.manifest.num_tokens - 2
@@ -216,22 +236,23 @@ def _unreported(report: Progress | str) -> None:
     """Takes what nobody asked for."""
 
 
-def _run(
-    engine: Engine,
-    timeline: Timeline,
-    settings: RenderSettings,
-    writer: Writer,
-    on_progress: OnProgress,
-) -> None:
-    total = len(timeline)
-    job = engine.submit("render", timeline, settings, writer)
-    reported = 0
-    on_progress(Progress("frames", 0, total))
-    while reported < total and job.error is None:
-        engine.tick()
-        if job.num_emitted > reported:
-            reported = job.num_emitted
-            on_progress(Progress("frames", reported, total))
-    if job.error is not None:
-        raise job.error
+def _run(engine: Engine, timeline: Timeline, writer: Writer, on_progress: OnProgress) -> None:
+    total = num_shown(timeline)
+    with ExitStack() as opened:
+        mirror = None
+        if total > len(timeline):
+            mirror = opened.enter_context(Mirror(writer, len(timeline), engine.size))
+        sink: FrameSink = mirror or writer
+        job = engine.submit("render", timeline, timeline.settings, sink)
+        reported = 0
+        on_progress(Progress("frames", 0, total))
+        while reported < len(timeline) and job.error is None:
+            engine.tick()
+            if job.num_emitted > reported:
+                reported = job.num_emitted
+                on_progress(Progress("frames", reported, total))
+        if job.error is not None:
+            raise job.error
+        if mirror is not None:
+            mirror.play_back(lambda done: on_progress(Progress("frames", reported + done, total)))
     writer.close(lambda done, of: on_progress(Progress("file", done, of)))

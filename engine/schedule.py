@@ -1,8 +1,8 @@
 """The noise schedule that a model was trained with, as its `scheduler_config.json` states it.
 
-`sampling.py` turns a schedule, a sampler and a number of steps into tables. A `NoiseSchedule` holds
-only what every sampler here follows: a configuration that asks for anything else is refused when it
-is read, so that no option is dropped silently.
+`sampling.py` turns a schedule, a sampler and a number of steps into tables. A configuration that
+asks for what no sampler here does is refused when it is read, so that no option is dropped
+silently.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from giffusion.engine.errors import ModelError, nearest
+from giffusion.engine.errors import ModelError
+from giffusion.engine.samplers.config import (
+    Config,
+    check_supported,
+    choice,
+    flag,
+    fraction,
+    maybe_flag,
+    refusal,
+    whole,
+)
+from giffusion.engine.samplers.options import SolverOptions
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -24,50 +35,8 @@ TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 FINAL_SIGMAS_TYPES = ("sigma_min", "zero")
 MAX_TRAIN_TIMESTEPS = 100_000
 MAX_BETA = 0.999
-
-# Schedules of other kinds (flow matching, EDM) carry none of the keys below, and would be read as
-# a plain linear schedule.
-_CLASSES = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSDEScheduler",
-    "DPMSolverSinglestepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LCMScheduler",
-    "LMSDiscreteScheduler",
-    "PNDMScheduler",
-    "TCDScheduler",
-    "UniPCMultistepScheduler",
-)
-
-# Options that change the results, and the values under which the samplers here are right. The names
-# of other solvers' types stand for DPM-Solver's defaults when a configuration changes hands.
-_ACCEPTED: Mapping[str, tuple[object, ...]] = {
-    "algorithm_type": ("dpmsolver++", "deis"),
-    "clip_sample": (False,),
-    "euler_at_final": (False,),
-    "interpolation_type": ("linear",),
-    "lambda_min_clipped": (-math.inf,),
-    "lower_order_final": (True,),
-    "rescale_betas_zero_snr": (False,),
-    "solver_order": (2,),
-    "solver_type": ("midpoint", "bh1", "bh2", "logrho"),
-    "thresholding": (False,),
-    "timestep_type": ("discrete",),
-    "use_beta_sigmas": (False,),
-    "use_dynamic_shifting": (False,),
-    "use_exponential_sigmas": (False,),
-    "use_flow_sigmas": (False,),
-    "use_karras_sigmas": (False,),
-    "use_lu_lambdas": (False,),
-    "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
-}
+ZERO_SNR_ALPHA = 2.0**-12
+"""Stands for alpha = 0 where a sampler divides by it, as in diffusers: the root of 2^-24."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +50,30 @@ class NoiseSchedule:
         prediction_type: what the model returns, one of `PREDICTION_TYPES`.
         timestep_spacing: one of `TIMESTEP_SPACINGS`, or None for the sampler's own.
         steps_offset: timesteps that `leading` spacing is shifted by, 0 or more.
-        set_alpha_to_one: whether DDIM's last step ends at no noise; otherwise at timestep 0.
-        final_sigmas_type: where Euler and DPM-Solver end: `zero`, or `sigma_min` of timestep 0.
+        set_alpha_to_one: whether the last step of DDIM and PNDM ends at no noise; otherwise at
+            timestep 0. None is the sampler's default: DDIM does, PNDM does not.
+        final_sigmas_type: where Euler, DPM-Solver and UniPC end: `zero`, or `sigma_min` of
+            timestep 0.
+        rescale_betas_zero_snr: whether the schedule is stretched until nothing of the signal is
+            left at its last timestep (Lin et al. 2023, algorithm 1 of arXiv:2305.08891).
+        solver: what the configuration chooses within the samplers.
 
     Attributes:
         alphas_cumprod: share of signal left in the variance at each training timestep,
-            (num_train_timesteps,), read-only.
+            (num_train_timesteps,), read-only; the last is 0 where the schedule is rescaled.
 
     Raises:
-        ModelError: a beta is outside of (0, 1).
+        ModelError: a beta is outside of (0, 1), or a single one is to be rescaled.
     """
 
     betas: tuple[float, ...] = field(repr=False)
     prediction_type: str = "epsilon"
     timestep_spacing: str | None = None
     steps_offset: int = 0
-    set_alpha_to_one: bool = True
+    set_alpha_to_one: bool | None = None
     final_sigmas_type: str = "zero"
+    rescale_betas_zero_snr: bool = False
+    solver: SolverOptions = field(default_factory=SolverOptions)
     alphas_cumprod: FloatArray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +82,11 @@ class NoiseSchedule:
                 "the scheduler's betas do not describe a noise schedule: expected one or more"
                 " numbers between 0 and 1; correct its scheduler_config.json"
             )
-        alphas_cumprod = np.cumprod(1.0 - np.asarray(self.betas, np.float64))
+        alphas_cumprod = np.cumprod(1.0 - np.asarray(self.betas), dtype=np.float64)
+        if self.rescale_betas_zero_snr:
+            if len(self.betas) == 1:
+                raise refusal("rescale_betas_zero_snr", "true with one timestep", "false")
+            alphas_cumprod = _rescaled(alphas_cumprod)
         alphas_cumprod.setflags(write=False)
         object.__setattr__(self, "alphas_cumprod", alphas_cumprod)
 
@@ -117,11 +97,14 @@ class NoiseSchedule:
 
     @property
     def sigmas(self) -> FloatArray:
-        """Noise to signal ratio √((1 − ᾱ) / ᾱ) at each training timestep, rising."""
-        return np.sqrt((1.0 - self.alphas_cumprod) / self.alphas_cumprod)
+        """Noise to signal ratio √((1 − ᾱ) / ᾱ) at each training timestep, rising and finite."""
+        alphas_cumprod = self.alphas_cumprod
+        if self.rescale_betas_zero_snr:
+            alphas_cumprod = np.append(alphas_cumprod[:-1], ZERO_SNR_ALPHA**2)
+        return np.sqrt((1.0 - alphas_cumprod) / alphas_cumprod)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, object]) -> NoiseSchedule:
+    def from_config(cls, config: Config) -> NoiseSchedule:
         """Reads the contents of a diffusers `scheduler_config.json`.
 
         A key that is absent or null takes the default of diffusers' scheduler classes;
@@ -136,18 +119,28 @@ class NoiseSchedule:
         Raises:
             ModelError: a value is not usable, or asks for what the samplers here do not do.
         """
-        _check_supported(config)
+        check_supported(config)
         spacing = config.get("timestep_spacing")
         return cls(
             betas=_betas(config),
-            prediction_type=_choice(config, "prediction_type", "epsilon", PREDICTION_TYPES),
+            prediction_type=choice(config, "prediction_type", "epsilon", PREDICTION_TYPES),
             timestep_spacing=None
             if spacing is None
-            else _choice(config, "timestep_spacing", "", TIMESTEP_SPACINGS),
-            steps_offset=_whole(config, "steps_offset", 0, low=0),
-            set_alpha_to_one=_flag(config, "set_alpha_to_one", True),
-            final_sigmas_type=_choice(config, "final_sigmas_type", "zero", FINAL_SIGMAS_TYPES),
+            else choice(config, "timestep_spacing", "", TIMESTEP_SPACINGS),
+            steps_offset=whole(config, "steps_offset", 0, low=0),
+            set_alpha_to_one=maybe_flag(config, "set_alpha_to_one"),
+            final_sigmas_type=choice(config, "final_sigmas_type", "zero", FINAL_SIGMAS_TYPES),
+            rescale_betas_zero_snr=flag(config, "rescale_betas_zero_snr", False),
+            solver=SolverOptions.from_config(config),
         )
+
+
+def _rescaled(alphas_cumprod: FloatArray) -> FloatArray:
+    """Shifts the signal's amplitudes to end at 0, and scales them to begin where they did."""
+    amplitudes = np.sqrt(alphas_cumprod)
+    first, last = amplitudes[0], amplitudes[-1]
+    rescaled: FloatArray = ((amplitudes - last) * (first / (first - last))) ** 2
+    return rescaled
 
 
 def _linear(start: float, end: float, count: int) -> FloatArray:
@@ -179,71 +172,19 @@ _BETAS: Mapping[str, Callable[[float, float, int], FloatArray]] = {
 }
 
 
-def _betas(config: Mapping[str, object]) -> tuple[float, ...]:
-    count = _whole(config, "num_train_timesteps", 1000, low=1, high=MAX_TRAIN_TIMESTEPS)
+def _betas(config: Config) -> tuple[float, ...]:
+    count = whole(config, "num_train_timesteps", 1000, low=1, high=MAX_TRAIN_TIMESTEPS)
     trained = config.get("trained_betas")
     if trained is not None:
         return _trained_betas(trained, count)
-    formula = _BETAS[_choice(config, "beta_schedule", "linear", tuple(_BETAS))]
-    start = _fraction(config, "beta_start", 0.0001)
-    end = _fraction(config, "beta_end", 0.02)
+    formula = _BETAS[choice(config, "beta_schedule", "linear", tuple(_BETAS))]
+    start = fraction(config, "beta_start", 0.0001)
+    end = fraction(config, "beta_end", 0.02)
     return tuple(formula(start, end, count).tolist())
 
 
 def _trained_betas(trained: object, count: int) -> tuple[float, ...]:
     if not isinstance(trained, list | tuple) or len(trained) != count:
         got = f"{len(trained)} of them" if isinstance(trained, list | tuple) else repr(trained)
-        raise _refusal("trained_betas", got, f"a list of num_train_timesteps, {count}, numbers")
-    return tuple(_fraction({"trained_betas": beta}, "trained_betas", 0.0) for beta in trained)
-
-
-def _check_supported(config: Mapping[str, object]) -> None:
-    _choice(config, "_class_name", "DDIMScheduler", _CLASSES)
-    for key, accepted in _ACCEPTED.items():
-        value = config.get(key)
-        if value is not None and value not in accepted:
-            raise _refusal(key, repr(value), f"{accepted[0]!r}, the only one supported")
-
-
-def _choice(config: Mapping[str, object], key: str, default: str, known: tuple[str, ...]) -> str:
-    value = config.get(key)
-    value = default if value is None else value
-    if not isinstance(value, str) or value not in known:
-        raise ModelError(
-            f"the scheduler's {key} {value!r} is unknown: {nearest(str(value), known)}"
-        )
-    return value
-
-
-def _whole(
-    config: Mapping[str, object], key: str, default: int, *, low: int, high: int | None = None
-) -> int:
-    value = config.get(key)
-    value = default if value is None else value
-    if type(value) is not int or value < low or (high is not None and value > high):
-        limits = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise _refusal(key, repr(value), f"a whole number {limits}")
-    return value
-
-
-def _fraction(config: Mapping[str, object], key: str, default: float) -> float:
-    value = config.get(key)
-    value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise _refusal(key, repr(value), "a number between 0 and 1")
-    return float(value)
-
-
-def _flag(config: Mapping[str, object], key: str, default: bool) -> bool:
-    value = config.get(key)
-    value = default if value is None else value
-    if not isinstance(value, bool):
-        raise _refusal(key, repr(value), "true or false")
-    return value
-
-
-def _refusal(key: str, got: str, expected: str) -> ModelError:
-    return ModelError(
-        f"the scheduler's {key} is {got}: expected {expected}; correct its scheduler_config.json"
-        " or take another model"
-    )
+        raise refusal("trained_betas", got, f"a list of num_train_timesteps, {count}, numbers")
+    return tuple(fraction({"trained_betas": beta}, "trained_betas", 0.0) for beta in trained)

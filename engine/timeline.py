@@ -1,7 +1,7 @@
-"""Key frames and settings to what each frame is rendered from, as plain numbers and texts.
+"""Key frames and settings to the plan of every frame.
 
 Conditioning, the scheduler and `giffusion plan` read it. The invariant: a frame's plan depends on
-the two key frames around it and on the settings, and on a key frame it depends on that one alone.
+the two key frames around it and on the settings, and its prompts on a key frame on that one alone.
 Nothing is stored per frame, and nothing here imports NumPy: planning has to start fast.
 """
 
@@ -10,100 +10,79 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from itertools import chain, pairwise, zip_longest
+from fractions import Fraction
+from itertools import chain, pairwise
 from operator import attrgetter
 
-from giffusion.engine.errors import SettingsError
-from giffusion.engine.prompts import KeyFrame, Part
-from giffusion.engine.settings import RenderSettings
-
-FROM_NOISE = 1.0
-"""Strength of a frame that starts from noise alone."""
-_GAMMA = 0x9E3779B97F4A7C15
-_JSON_NAMES = {"from_key": "from", "to_key": "to", "seeds": "seed"}
-_PADDING = Part("", 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class PromptBlend:
-    """The prompt that a row has at the key frame before a frame, and at the one after it."""
-
-    start: str
-    end: str
-
-
-@dataclass(frozen=True, slots=True)
-class ConditionRow:
-    """One row of the UNet's batch.
-
-    Args:
-        prompt: what the row's embeddings are interpolated between.
-        weight: factor of the row's output in the guidance sum; a frame's weights sum to 1.
-    """
-
-    prompt: PromptBlend
-    weight: float
-
-
-@dataclass(frozen=True, slots=True)
-class FramePlan:
-    """Everything that decides what one frame looks like, besides the model and its numerics.
-
-    Args:
-        frame: number of the frame, from 0.
-        time_s: when it is shown, in seconds.
-        from_key: frame number of the key frame at or before it.
-        to_key: frame number of the key frame after it; equal to `from_key` on a key frame, before
-            the first and after the last.
-        weight: how far the frame is from `from_key` to `to_key`, in [0, 1).
-        guidance: classifier-free guidance scale.
-        steps: denoising steps.
-        strength: share of the noise schedule that is walked, in (0, 1].
-        seeds: of the noise at `from_key` and at `to_key`.
-        rows: the conditions, the negative one first; none has the weight 0.
-    """
-
-    frame: int
-    time_s: float
-    from_key: int
-    to_key: int
-    weight: float
-    guidance: float
-    steps: int
-    strength: float
-    seeds: tuple[int, int]
-    rows: tuple[ConditionRow, ...]
-
-    def to_dict(self) -> dict[str, object]:
-        """Returns the plan in the form that is written as JSON, one name for each field."""
-        rows = [{"prompt": [r.prompt.start, r.prompt.end], "weight": r.weight} for r in self.rows]
-        names = {field.name: _JSON_NAMES.get(field.name, field.name) for field in fields(self)}
-        plan = {name: getattr(self, field) for field, name in names.items()}
-        return plan | {"seed": list(self.seeds), "rows": rows}
+from giffusion.engine.curves import Curve
+from giffusion.engine.easing import parse_interpolation
+from giffusion.engine.keys import Key, check_sums, condition_rows, part_blends, resolve_keys
+from giffusion.engine.plans import FramePlan, PromptBlend
+from giffusion.engine.prompts import KeyFrame, parse_prompts
+from giffusion.engine.settings import MAX_FRAMES, SCHEDULES, RenderSettings
 
 
 class Timeline:
     """The plans of all frames: `len(timeline)`, `timeline[frame]`, `for plan in timeline`.
 
-    A first key frame above 0 holds from frame 0; the last one holds to the end.
+    A first key frame above 0 holds from frame 0; the last one holds to the end, or leads back to
+    the first where the sequence loops.
 
     Args:
         key_frames: one or more, ascending, as `parse_prompts` returns them.
         settings: `num_frames` None ends the sequence at the last key frame.
 
     Raises:
-        SettingsError: no key frame, key frames that do not ascend, or
-            weights that cannot be normalised to sum 1 on some frame.
+        SettingsError: no key frame, key frames that do not ascend, settings that contradict them, a
+            schedule without a usable value on some frame, or weights that cannot be normalised to
+            sum 1 on some frame.
     """
 
     def __init__(self, key_frames: Sequence[KeyFrame], settings: RenderSettings) -> None:
-        _check_ascending(key_frames)
+        interpolation = parse_interpolation(settings.interpolation, settings.interpolation_args)
+        self.key_frames = tuple(key_frames)
         self.settings = settings
-        self._keys = [_resolve(key_frame, settings) for key_frame in key_frames]
-        self._num_frames = settings.num_frames or key_frames[-1].frame + 1
-        for start, end in self._segments() if settings.guidance <= 1 else ():
-            _check_sums(start, end)
+        by_frame = isinstance(settings.seed, str)
+        self._keys, self._num_frames = resolve_keys(
+            key_frames, settings, 0 if by_frame else _job_seed(settings), interpolation.weight
+        )
+        values = _constants(settings, self._num_frames)
+        self._seeds = settings.schedule("seed").bind(values) if by_frame else None
+        self.seed = _job_seed(settings, self._num_frames)
+        """Seed of the job, which the noise of ancestral steps is keyed by."""
+        values["s"] = self.seed
+        scheduled = [name for name in SCHEDULES if name != "seed"]
+        self._curves = {name: settings.schedule(name).bind(values) for name in scheduled}
+        bent = interpolation.schedule
+        self._bend = None if bent is None else bent.bind(values)
+        for curve in (*self._curves.values(), self._seeds, self._bend):
+            if curve is not None:
+                self._check_values(curve)
+        self._is_guided = self._check_weights(self._curves["guidance"])
+
+    @classmethod
+    def from_text(cls, text: str, settings: RenderSettings, source: str = "<prompts>") -> Timeline:
+        """Reads key-frame text and plans it.
+
+        Args:
+            text: in either form of `giffusion.engine.prompts`.
+            settings: how it is rendered.
+            source: name of the text in messages.
+
+        Raises:
+            PromptError: the text does not follow the grammar.
+            SettingsError: as above.
+        """
+        key_frames = parse_prompts(
+            text,
+            source,
+            fps=settings.fps,
+            num_frames=settings.num_frames,
+            seed=_job_seed(settings),
+            head=settings.head,
+            tail=settings.tail,
+        )
+        return cls(key_frames, settings)
 
     def __len__(self) -> int:
         return self._num_frames
@@ -117,9 +96,11 @@ class Timeline:
         if not 0 <= frame < self._num_frames:
             raise IndexError(f"frame {frame} is outside of the {self._num_frames} frames")
         start, end = self._around(frame)
-        weight = 0.0 if start is end else (frame - start.frame) / (end.frame - start.frame)
-        fps, settings = self.settings.fps, self.settings
-        rows = _rows(start, end, weight, settings.guidance)
+        weight = self._weight(frame, start, end)
+        fps, curves = self.settings.fps, self._curves
+        guidance = curves["guidance"].at(frame)
+        rows = condition_rows(start, end, weight, guidance)
+        seeds, seed_weight = self._noise(frame, start, end, weight)
         return FramePlan(
             frame=frame,
             # Python divides whole numbers with a single rounding: exact, then to the nearest float.
@@ -127,11 +108,13 @@ class Timeline:
             from_key=start.frame,
             to_key=end.frame,
             weight=weight,
-            guidance=settings.guidance,
-            steps=settings.steps,
-            strength=FROM_NOISE,
-            seeds=(start.seed, end.seed),
-            rows=tuple(row for row in rows if row.weight != 0),
+            guidance=guidance,
+            steps=int(curves["steps"].at(frame)),
+            strength=curves["strength"].at(frame),
+            noise=curves["noise"].at(frame),
+            seeds=seeds,
+            seed_weight=seed_weight,
+            rows=tuple([row for row in rows if row.weight != 0]),
         )
 
     def __iter__(self) -> Iterator[FramePlan]:
@@ -141,9 +124,16 @@ class Timeline:
     def max_rows(self) -> int:
         """The most rows that a frame has.
 
-        A segment of very few frames can have fewer, where a weight is 0 right on a frame.
+        Frames can have fewer, where a weight is 0 right on each of them.
         """
         return max(map(len, self._blends()))
+
+    def walks(self) -> Iterator[tuple[int, int, float]]:
+        """Yields (frame, steps, strength) for every frame on which they may have changed."""
+        steps, strength = self._curves["steps"], self._curves["strength"]
+        constant = steps.constant is not None and strength.constant is not None
+        for frame in range(1 if constant else self._num_frames):
+            yield frame, int(steps.at(frame)), strength.at(frame)
 
     def prompts(self) -> tuple[str, ...]:
         """Returns the distinct texts that have to be encoded, in the order of their first use."""
@@ -152,18 +142,40 @@ class Timeline:
 
     def _blends(self) -> Iterator[list[PromptBlend]]:
         """Yields for each segment the prompts of the rows whose weight is not 0 all the way."""
+        guidance = self._curves["guidance"].constant
         for start, end in self._segments():
-            first, last = (_rows(start, end, t, self.settings.guidance) for t in (0.0, 1.0))
-            pairs = zip(first, last, strict=True)
-            yield [a.prompt for a, b in pairs if a.weight != 0 or b.weight != 0]
+            blends = [blend for blend, first, last in part_blends(start, end) if first or last]
+            # Where guidance changes it is 0 on single frames at most.
+            unused = guidance is not None and 1 == guidance * start.mean == guidance * end.mean
+            if self._is_guided and not unused:
+                blends.insert(0, PromptBlend(start.negative, end.negative))
+            yield blends
 
-    def _around(self, frame: int) -> tuple[_Key, _Key]:
+    def _weight(self, frame: int, start: Key, end: Key) -> float:
+        if start is end:
+            return 0.0
+        x = (frame - start.frame) / (end.frame - start.frame)
+        if start.weight is not None:
+            return start.weight(x)
+        assert self._bend is not None
+        return self._bend.at(frame) if x > start.hold else 0.0
+
+    def _noise(
+        self, frame: int, start: Key, end: Key, weight: float
+    ) -> tuple[tuple[int, int], float]:
+        if self._seeds is None:
+            return (start.seed, end.seed), weight
+        seed = self._seeds.at(frame)
+        below = math.floor(seed)
+        return (below, math.ceil(seed)), seed - below
+
+    def _around(self, frame: int) -> tuple[Key, Key]:
         after = bisect_right(self._keys, frame, key=attrgetter("frame"))
         start = self._keys[max(after - 1, 0)]
         held = start.frame >= frame or after == len(self._keys)
         return start, start if held else self._keys[after]
 
-    def _segments(self) -> Iterator[tuple[_Key, _Key]]:
+    def _segments(self) -> Iterator[tuple[Key, Key]]:
         """Yields the pairs that `_around` gives for the frames, each once."""
         yield self._keys[0], self._keys[0]
         for start, end in pairwise(self._keys):
@@ -172,79 +184,35 @@ class Timeline:
             if end.frame < self._num_frames:
                 yield end, end
 
+    def _check_values(self, curve: Curve) -> None:
+        """Asks a curve for every value, since it refuses what is out of its limits."""
+        for frame in range(self._num_frames if curve.constant is None else 0):
+            curve.at(frame)
 
-def derive_seed(seed: int, frame: int) -> int:
-    """Derives a key frame's seed from the job's, as element `frame` of a SplitMix64 sequence.
-
-    See Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators". The sequence
-    starts from the job's finalised seed, so that neighbouring jobs share no noise.
-
-    Args:
-        seed: of the job, 0 … 2^63 - 1.
-        frame: number of the key frame.
-
-    Returns:
-        The high 53 bits, which every JSON reader keeps exactly.
-    """
-    return _finalise(_finalise(seed) + (frame + 1) * _GAMMA) >> 11
-
-
-def _finalise(state: int) -> int:
-    state &= 2**64 - 1
-    state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 2**64 - 1
-    state = (state ^ state >> 27) * 0x94D049BB133111EB & 2**64 - 1
-    return state ^ state >> 31
+    def _check_weights(self, guidance: Curve) -> bool:
+        """Checks that weights can be normalised where they have to; says if any frame is guided."""
+        if guidance.constant is not None:
+            for start, end in self._segments() if guidance.constant <= 1 else ():
+                check_sums(start, end)
+            return guidance.constant > 1
+        is_guided = False
+        for frame in range(self._num_frames):
+            if guidance.at(frame) > 1:
+                is_guided = True
+            else:
+                check_sums(*self._around(frame))
+        return is_guided
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """A key frame with the job's defaults, and part weights divided by the number of parts."""
-
-    frame: int
-    seed: int
-    negative: str
-    parts: tuple[Part, ...]
-    mean: float
+def _job_seed(settings: RenderSettings, num_frames: int | None = None) -> int:
+    """Returns the seed, or where it is a schedule its value on the first frame."""
+    if isinstance(settings.seed, int):
+        return settings.seed
+    # Key frames that are still text can ask for it before their number is known.
+    values = _constants(settings, num_frames or settings.num_frames or MAX_FRAMES)
+    return math.floor(settings.schedule("seed").bind(values).at(0))
 
 
-def _resolve(key_frame: KeyFrame, settings: RenderSettings) -> _Key:
-    frame, parts = key_frame.frame, key_frame.parts
-    shares = tuple(Part(part.text, part.weight / len(parts)) for part in parts)
-    mean = math.fsum(share.weight for share in shares)
-    negative = settings.negative if key_frame.negative is None else key_frame.negative
-    seed = derive_seed(settings.seed, frame) if key_frame.seed is None else key_frame.seed
-    return _Key(frame, seed, negative, shares, mean)
-
-
-def _check_ascending(key_frames: Sequence[KeyFrame]) -> None:
-    if not key_frames:
-        raise SettingsError("no key frame: expected one or more, such as '0: a corgi'")
-    for before, after in pairwise(key_frames):
-        if before.frame >= after.frame:
-            frames = f"{before.frame} and then {after.frame}"
-            raise SettingsError(f"key frames {frames}: expected ascending ones, each once")
-
-
-def _check_sums(start: _Key, end: _Key) -> None:
-    if min(start.mean, end.mean) <= 0 <= max(start.mean, end.mean):
-        raise SettingsError(
-            f"weights from key frame {start.frame} to key frame {end.frame} pass through sum 0: "
-            "expected sums of one sign at guidance 1 or below; change a weight or the guidance"
-        )
-
-
-def _rows(start: _Key, end: _Key, weight: float, guidance: float) -> list[ConditionRow]:
-    """Returns all rows, the negative one first, with those whose weight is 0."""
-    blends = [
-        (PromptBlend(a.text, b.text), _lerp(a.weight, b.weight, weight))
-        for a, b in zip_longest(start.parts, end.parts, fillvalue=_PADDING)
-    ]
-    mean = _lerp(start.mean, end.mean, weight)
-    if guidance <= 1:
-        return [ConditionRow(prompt, share / mean) for prompt, share in blends]
-    negative = ConditionRow(PromptBlend(start.negative, end.negative), 1 - guidance * mean)
-    return [negative, *(ConditionRow(prompt, guidance * share) for prompt, share in blends)]
-
-
-def _lerp(start: float, end: float, weight: float) -> float:
-    return start + weight * (end - start)
+def _constants(settings: RenderSettings, num_frames: int) -> dict[str, float | Fraction]:
+    """Returns what schedules may name that is the same on all frames."""
+    return {"max_f": num_frames - 1, "fps": settings.fps}

@@ -1,17 +1,23 @@
-"""Prompts to token ids, without transformers.
+"""Prompts to token ids and their weights, without transformers.
 
-`model.py` opens one beside each model; `stages.py` encodes with it. Every row has exactly
-the number of tokens that the text graph takes.
+`model.py` opens one beside each model; `embedder.py` encodes with it. Every row has exactly the
+number of tokens that the text graph takes, and the marks of `emphasis.py` change no id.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from giffusion.engine.emphasis import parse_emphasis, plain_text
 from giffusion.engine.errors import ModelError, one_line
+
+_Number = TypeVar("_Number", np.int32, np.float32)
 
 
 class PromptTokenizer:
@@ -42,18 +48,57 @@ class PromptTokenizer:
         self._pad_token_id = pad_token_id
 
     def encode(self, prompt: str) -> NDArray[np.int32]:
-        """Returns the ids of one prompt, shape (num_tokens,), int32; what is too long is cut."""
-        ids: list[int] = self._tokenizer.encode(prompt).ids
-        if len(ids) > self._num_tokens:
-            ids = [*ids[: self._num_tokens - 1], ids[-1]]
-        row = np.full(self._num_tokens, self._pad_token_id, np.int32)
-        row[: len(ids)] = ids
-        return row
+        """Returns the ids of a text without marks, shape (num_tokens,), int32; the rest is cut."""
+        return self._row(self._tokenizer.encode(prompt).ids, self._pad_token_id, np.int32)
+
+    def encode_weighted(self, prompt: str) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Encodes a prompt with the marks of `emphasis.py`.
+
+        A token weighs the mean of its characters, besides white space; begin, end and padding 1.
+
+        Returns:
+            The ids of the prompt without its marks, (num_tokens,) int32, and the weights of the
+            tokens, (num_tokens,) float32.
+
+        Raises:
+            EmphasisError: the marks have no meaning.
+        """
+        fragments = parse_emphasis(prompt)
+        plain = "".join(fragment.text for fragment in fragments)
+        weights = [fragment.weight for fragment in fragments for _ in fragment.text]
+        encoding = self._tokenizer.encode(plain)
+        ids = self._row(encoding.ids, self._pad_token_id, np.int32)
+        of_tokens = [_mean_weight(plain, weights, *span) for span in encoding.offsets]
+        return ids, self._row(of_tokens, 1.0, np.float32)
 
     def cut(self, prompt: str) -> str | None:
-        """Returns the end of a prompt that does not fit, or None if all of it does."""
-        encoding = self._tokenizer.encode(prompt)
+        """Returns the end of a prompt that does not fit, without marks, or None if all of it does.
+
+        Raises:
+            EmphasisError: the marks have no meaning.
+        """
+        plain = plain_text(prompt)
+        encoding = self._tokenizer.encode(plain)
         if len(encoding.ids) <= self._num_tokens:
             return None
         begin, _ = encoding.offsets[self._num_tokens - 1]
-        return prompt[begin:].strip() or None
+        return plain[begin:].strip() or None
+
+    def _row(
+        self, values: Sequence[float], padding: float, dtype: type[_Number]
+    ) -> NDArray[_Number]:
+        """Fits one value a token to the row, of which the last one is the end token's."""
+        if len(values) > self._num_tokens:
+            values = [*values[: self._num_tokens - 1], values[-1]]
+        row = np.full(self._num_tokens, padding, dtype)
+        row[: len(values)] = values
+        return row
+
+
+def _mean_weight(plain: str, weights: list[float], begin: int, end: int) -> float:
+    """Returns the weight of a token; some tokenizers count the space before a word as its own."""
+    of_letters = {weights[i] for i in range(begin, end) if not plain[i].isspace()}
+    if len(of_letters) <= 1:
+        # As it was written, with no rounding; a token without characters weighs 1.
+        return of_letters.pop() if of_letters else 1.0
+    return fmean(weights[i] for i in range(begin, end) if not plain[i].isspace())

@@ -1,6 +1,7 @@
-"""The command line: `giffusion render | plan | build | engines | models | doctor`.
+"""The command line: `giffusion render | plan | inspect | build | engines | models | doctor`.
 
-Each command is a module of `giffusion.server.commands`, imported when it runs. The invariant: a
+Each command is a module of `giffusion.server.commands`, imported when it runs; its options stand in
+`options.py`. The invariant: a
 wrong input is one line on standard error and exit code 2, never a traceback.
 """
 
@@ -9,32 +10,31 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
+from reprlib import repr as quote
 from types import FrameType
 from typing import Any, NoReturn
 
-from giffusion.engine.errors import GiffusionError, SettingsError
-from giffusion.engine.settings import (
-    DEFAULT_BATCH,
-    GPU_BATCHES,
-    INTERPOLATIONS,
-    SAMPLERS,
-    RenderSettings,
-    parse_fps,
-    parse_size,
+from giffusion.engine.errors import GiffusionError, nearest
+from giffusion.server.options import (
+    add_build_options,
+    add_engines_options,
+    add_inspect_options,
+    add_output_options,
+    add_plan_options,
 )
-from giffusion.models import DEFAULT_MODEL
 
 EXIT_INPUT = 2
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _COMMANDS = {
     "render": "render key-frame text to a video or GIF",
     "plan": "show what would be rendered, frame by frame, without a model",
+    "inspect": "show the plan that made a file, or render it again",
     "build": "build a model's TensorRT engines, for any GPU",
     "engines": "list, remove or check the engines on this machine",
     "models": "list the models that are installed",
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     before = {signum: signal.signal(signum, _interrupt) for signum in _STOP_SIGNALS}
     try:
-        options = _parser().parse_args(arguments)
+        options = _parse(sys.argv[1:] if arguments is None else arguments)
         command = import_module(f"giffusion.server.commands.{options.command}")
         command.run(options)
         sys.stdout.flush()
@@ -88,6 +88,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser, commands = _parsers()
+    first = next(iter(arguments), "-")
+    if not first.startswith("-") and first not in commands:
+        parser.error(f"unknown command {quote(first)}: {nearest(first, commands)}")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        _refuse(commands[options.command], unknown[0])
+    return options
+
+
+def _refuse(command: argparse.ArgumentParser, word: str) -> NoReturn:
+    """Ends the program for a word that a command does not take."""
+    if not word.startswith("--"):
+        command.error(f"{quote(word)} is one too many: expected quotes around what has blanks")
+    name = word.partition("=")[0]
+    known = sorted({*re.findall(r"--[a-z][a-z-]*", command.format_usage()), "--help"})
+    command.error(f"unknown option {quote(name)}: {nearest(name, known)}")
 
 
 def _drop_output() -> None:
@@ -118,7 +138,8 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(EXIT_INPUT)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """Makes the parser of the program, and with it those of its commands."""
     parser = _Parser(prog="giffusion", description="Renders Stable-Diffusion key-frame animations.")
     parser.add_argument("--version", action="version", version=version("giffusion"))
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -127,123 +148,12 @@ def _parser() -> argparse.ArgumentParser:
         for name, text in _COMMANDS.items()
     }
     for name in ("render", "plan"):
-        _add_plan_options(parsers[name])
-    _add_render_options(parsers["render"])
-    _add_build_options(parsers["build"])
-    _add_engines_options(parsers["engines"])
+        add_plan_options(parsers[name])
+    for name in ("render", "inspect"):
+        add_output_options(parsers[name], required=name == "render")
+    add_inspect_options(parsers["inspect"])
+    add_build_options(parsers["build"])
+    add_engines_options(parsers["engines"])
     for name in ("models", "doctor"):
         parsers[name].add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
-
-
-def _add_plan_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "file", nargs="?", type=Path, help="file of key-frame lines, - for standard input"
-    )
-    parser.add_argument("--prompts", metavar="TEXT", help="the key-frame lines themselves")
-    parser.add_argument("--fps", type=_typed(parse_fps), help=_help("frames a second", "fps"))
-    parser.add_argument(
-        "--frames",
-        type=int,
-        dest="num_frames",
-        help="number of frames (default: to the last key frame)",
-    )
-    parser.add_argument("--seed", type=int, help=_help("seed of the noise", "seed"))
-    parser.add_argument("--steps", type=int, help=_help("denoising steps a frame", "steps"))
-    parser.add_argument("--guidance", type=float, help=_help("guidance scale", "guidance"))
-    parser.add_argument("--negative", metavar="TEXT", help="what to steer away from")
-    parser.add_argument("--json", action="store_true", help="print JSON lines")
-
-
-def _add_render_options(parser: argparse.ArgumentParser) -> None:
-    samplers, blends = ", ".join(SAMPLERS), " or ".join(INTERPOLATIONS)
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="file to write: .mp4, .gif"
-    )
-    parser.add_argument("--sampler", help=_help(samplers, "sampler"))
-    parser.add_argument(
-        "--size", type=_typed(parse_size), help="WIDTHxHEIGHT (default: the model's)"
-    )
-    parser.add_argument("--latents", help=_help(f"blend of the noise, {blends}", "latents"))
-    parser.add_argument("--embeddings", help=_help(f"blend of the prompts, {blends}", "embeddings"))
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help=f"name or folder (default: {DEFAULT_MODEL})"
-    )
-    parser.add_argument(
-        "--runtime",
-        default="auto",
-        help="auto, tensorrt, tensorrt-rtx, torch, openvino, onnxruntime (default: auto)",
-    )
-    parser.add_argument("--precision", help="fp32, bf16 or fp16 (default: the runtime's choice)")
-    parser.add_argument(
-        "--batch",
-        type=int,
-        default=DEFAULT_BATCH,
-        help=f"rows a model evaluation, one for each prompt of a frame (default: {DEFAULT_BATCH})",
-    )
-    parser.add_argument(
-        "--encoder",
-        default="auto",
-        help="auto, or for .mp4 libx264, libsvtav1, h264_nvenc, hevc_nvenc, av1_nvenc "
-        "(default: auto)",
-    )
-    parser.add_argument(
-        "--shrink-tail",
-        action="store_true",
-        help="let the last frames run in a smaller batch, on GPUs: sooner, other last bits",
-    )
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
-    parser.add_argument(
-        "--keep-partial", action="store_true", help="when stopped, keep the finished frames"
-    )
-
-
-def _add_build_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="name or folder of the model")
-    parser.add_argument(
-        "--runtime", default="tensorrt-rtx", help="tensorrt, tensorrt-rtx (default: tensorrt-rtx)"
-    )
-    parser.add_argument(
-        "--device", default="current", help="GPUs such as sm89,sm120 (default: current)"
-    )
-    parser.add_argument(
-        "--size", type=_typed(parse_size), help="WIDTHxHEIGHT (default: the model's)"
-    )
-    batches = ",".join(map(str, GPU_BATCHES))
-    parser.add_argument(
-        "--batch", default=batches, help=f"rows of the denoise graph (default: {batches})"
-    )
-    parser.add_argument("--precision", default="fp16", help="fp16, bf16 or fp32 (default: fp16)")
-    parser.add_argument("--json", action="store_true", help="print JSON lines")
-
-
-def _add_engines_options(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("ls", help="list the engines", description="Lists the engines.")
-    listing.add_argument("--json", action="store_true", help="print one JSON list")
-    removing = actions.add_parser("rm", help="remove engines", description="Removes engines.")
-    removing.add_argument("keys", nargs="*", metavar="KEY", help="keys of engines, from ls")
-    removing.add_argument("--all", action="store_true", help="remove all of them")
-    checking = actions.add_parser(
-        "verify",
-        help="check engines",
-        description="Checks that plans are what was built and, on their GPU, every slot's frame.",
-    )
-    checking.add_argument("keys", nargs="*", metavar="KEY", help="keys (default: all engines)")
-    checking.add_argument(
-        "--model", action="append", default=[], help="a model that is not bundled; repeatable"
-    )
-
-
-def _help(text: str, field: str) -> str:
-    return f"{text} (default: {RenderSettings.default(field)})"
-
-
-def _typed(parse: Any) -> Any:
-    def convert(text: str) -> Any:
-        try:
-            return parse(text)
-        except SettingsError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return convert
+    return parser, parsers

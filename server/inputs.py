@@ -1,14 +1,13 @@
-"""What the commands read from their options: prompts, settings, the timeline they make."""
+"""What the commands read from their options: the timeline of a text and of settings."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 from giffusion.engine.errors import InputError
-from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
 
@@ -16,24 +15,7 @@ MAX_PROMPT_BYTES = 64 << 20
 STANDARD_INPUT = Path("-")
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """A command's prompts, as text and as a timeline.
-
-    Args:
-        text: the key-frame text.
-        source: its name in messages.
-        settings: the render settings.
-        timeline: what both make.
-    """
-
-    text: str
-    source: str
-    settings: RenderSettings
-    timeline: Timeline
-
-
-def read_timeline(options: argparse.Namespace) -> Inputs:
+def read_timeline(options: argparse.Namespace) -> Timeline:
     """Reads what a command is to render.
 
     Raises:
@@ -45,8 +27,7 @@ def read_timeline(options: argparse.Namespace) -> Inputs:
         for field in fields(RenderSettings)
         if getattr(options, field.name, None) is not None
     }
-    settings = RenderSettings(**given)
-    return Inputs(text, source, settings, Timeline(parse_prompts(text, source), settings))
+    return Timeline.from_text(text, RenderSettings(**given), source)
 
 
 def _read_prompts(options: argparse.Namespace) -> tuple[str, str]:

@@ -114,7 +114,7 @@ class Ours:
 
     def _busy(self, spec: GraphSpec, axes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
         job, size = self._job, self._batch
-        steps = sampler_steps(self._model, job.settings.sampler, job.settings.steps)
+        steps = sampler_steps(self._model, job.settings.sampler, int(job.settings.steps))
         row_slot = np.arange(size, dtype=np.int32) // job.row.rows_per_frame
         inputs = {t.name: _normal(t.resolve(axes)) for t in spec.inputs}
         return inputs | {

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from giffusion.engine.encode.choice import choose_encoder
 from giffusion.engine.encode.encoders import AUTO, EncoderChoice
-from giffusion.engine.encode.formats import Size, VideoSpec, output_format
-from giffusion.engine.encode.output import OutputFile, check_place, write_error
+from giffusion.engine.encode.formats import FORMATS, Size, VideoSpec, output_format
+from giffusion.engine.encode.place import write_error
+from giffusion.engine.encode.quality import check_quality
 from giffusion.engine.encode.writer import Writer
 from giffusion.engine.errors import GiffusionError, InputError, OutputError, one_line
 
@@ -36,7 +37,13 @@ __all__ = [
 
 
 def check_output(
-    path: Path, *, force: bool, fps: Fraction, size: Size | None = None, encoder: str = AUTO
+    path: Path,
+    *,
+    force: bool,
+    fps: Fraction,
+    size: Size | None = None,
+    encoder: str = AUTO,
+    quality: int | None = None,
 ) -> None:
     """Checks, before anything is rendered, that an output can be written.
 
@@ -46,17 +53,21 @@ def check_output(
         fps: frames a second.
         size: (width, height) of the frames, or None where it is not known yet.
         encoder: name of the encoder, or `auto`; a named one is tried.
+        quality: 1 … 100, 100 the best, or None for the encoder's own.
 
     Raises:
         OutputError: the format is unknown or cannot express the rate or size, the folder is
             missing or not writable, or the path is taken.
-        SettingsError: the encoder is unknown, or cannot be used for this file on this machine.
+        SettingsError: the encoder is unknown, cannot be used for this file on this machine, or has
+            no such quality.
     """
-    problem = output_format(path).problem(fps, size)
+    kind = output_format(path)
+    problem = kind.problem(fps, size)
     if problem is not None:
         raise OutputError(f"{path}: {problem}")
-    check_place(path, force=force)
-    choose_encoder(path, encoder, size=size, fps=fps)
+    kind.place.check(path, force=force)
+    choice, _ = choose_encoder(path, encoder, size=size, fps=fps)
+    check_quality(quality, choice.info.quality, choice.name)
 
 
 def open_writer(
@@ -67,6 +78,7 @@ def open_writer(
     num_frames: int,
     metadata: str,
     encoder: str = AUTO,
+    quality: int | None = None,
     on_device: bool = False,
     force: bool = False,
     keep_partial: bool = False,
@@ -81,6 +93,7 @@ def open_writer(
         metadata: text that the file carries, the plan as JSON. The encoder belongs into it, so
             `choose_encoder` is asked first and its choice's name given here.
         encoder: name of the encoder, or `auto`.
+        quality: 1 … 100, 100 the best, or None for the encoder's own.
         on_device: frames can stay in the memory of an NVIDIA GPU; whether they are to is said by
             the writer's `on_device`.
         force: replace the file that is there.
@@ -94,10 +107,12 @@ def open_writer(
     """
     check_output(path, force=force, fps=fps, size=size)
     choice, _ = choose_encoder(path, encoder, on_device=on_device, size=size, fps=fps)
-    spec = VideoSpec(size, fps, num_frames, metadata, choice)
-    output = OutputFile(path, force=force)
+    check_quality(quality, choice.info.quality, choice.name)
+    spec = VideoSpec(size, fps, num_frames, metadata, choice, quality)
+    kind = output_format(path)
+    output = kind.place.open(path, force=force)
     try:
-        opened = output_format(path).open_encoder(output.temp, spec)
+        opened = kind.open_encoder(output.temp, spec)
     except BaseException as error:
         output.discard()
         if isinstance(error, Exception) and not isinstance(error, GiffusionError):
@@ -109,13 +124,16 @@ def open_writer(
 def read_metadata(path: Path) -> str | None:
     """Reads the text that a render put into its file.
 
+    Args:
+        path: the file; of a sequence its folder, a picture of it, or the pattern of their names.
+
     Returns:
         The text, or None where the file carries none; of a GIF, whatever comment it has.
 
     Raises:
         InputError: the file is missing, unreadable or of an unknown kind.
     """
-    kind = output_format(path)
+    kind = FORMATS[".png"] if path.is_dir() else output_format(path)
     try:
         return kind.read_metadata(path)
     except Exception as error:

@@ -1,7 +1,7 @@
 """An encoder's context as its entry in the table has it: size, format, colours, threads.
 
-Called by `video.py`, which muxes what it gives, and by `probe.py`, which only looks whether it
-gives anything. The invariant: what is probed is set up as what is used.
+Called by `video.py` and `avif.py`, which mux what it gives, and by `probe.py`, which only looks
+whether it gives anything. The invariant: what is probed is set up as what is used.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _BT709 = 1
 _SVT_LOG, _ERRORS_ONLY = "SVT_LOG", "1"
 
 
-def options(info: EncoderInfo) -> dict[str, str]:
-    """Returns FFmpeg's options for an encoder."""
+def options(info: EncoderInfo, quality: int | None = None) -> dict[str, str]:
+    """Returns FFmpeg's options for an encoder at a quality of 1 … 100, or at its own for None."""
     # PyAV has no attribute for the siting of chroma.
-    return {**info.options, "chroma_sample_location": "left"}
+    return {**info.settings(quality), "chroma_sample_location": "left"}
 
 
 def configure(codec: VideoCodecContext, info: EncoderInfo, size: Size, pixel_format: str) -> None:

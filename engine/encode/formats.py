@@ -1,14 +1,12 @@
 """The kinds of file that a render can be written to, as one table.
 
 Called by the package. A new format is one entry in `FORMATS`: its encoders, its limits, how to
-open an encoder and how to read its metadata. The encoders are imported when one is opened, so that
-checking an output path loads neither PyAV nor Pillow.
+open an encoder and how to read its metadata. The invariant: the encoders are imported when one is
+opened, so that checking an output path loads neither PyAV nor Pillow.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,18 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giffusion.engine.encode.encoders import EncoderChoice
-from giffusion.engine.errors import OutputError
+from giffusion.engine.encode.folder import FOLDER
+from giffusion.engine.encode.limits import (
+    avif_problem,
+    gif_problem,
+    mp4_problem,
+    png_problem,
+    webm_problem,
+    webp_problem,
+)
+from giffusion.engine.encode.output import FILE
+from giffusion.engine.encode.place import Place
+from giffusion.engine.errors import OutputError, nearest
 from giffusion.engine.frames import Frame
 
 RgbFrame = NDArray[np.uint8]  # (H, W, 3)
 Size = tuple[int, int]  # (width, height)
 Progress = Callable[[int, int], None]  # frames done, frames in all
-
-# Browsers show a GIF frame of less than 2 hundredths of a second for 10 of them.
-_MIN_GIF_DELAY_CS = 2
-_MAX_GIF_DELAY_CS = 0xFFFF
-# FFmpeg keeps a rate as a fraction of two C ints.
-_MAX_RATE_TERM = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class VideoSpec:
         num_frames: frames that are to come, at least 1.
         metadata: text that the file carries, the plan as JSON; empty for none.
         encoder: what encodes it; it says what frames are given in, and where they lie.
+        quality: 1 … 100, or None for the encoder's own; it has one if it is given one.
     """
 
     size: Size
@@ -50,6 +54,7 @@ class VideoSpec:
     num_frames: int
     metadata: str
     encoder: EncoderChoice
+    quality: int | None = None
 
 
 class Encoder(Protocol):
@@ -84,6 +89,7 @@ class OutputFormat:
         problem: says what it cannot express of (fps, size), or None; size may be unknown yet.
         open_encoder: starts an encoder that writes to a path.
         read_metadata: reads the text that `VideoSpec.metadata` put there, or None.
+        place: where its files, or its folder of pictures, are put.
     """
 
     name: str
@@ -91,6 +97,7 @@ class OutputFormat:
     problem: Callable[[Fraction, Size | None], str | None]
     open_encoder: Callable[[Path, VideoSpec], Encoder]
     read_metadata: Callable[[Path], str | None]
+    place: Place = FILE
 
 
 def output_format(path: Path) -> OutputFormat:
@@ -102,36 +109,8 @@ def output_format(path: Path) -> OutputFormat:
     extension = path.suffix.lower()
     if extension not in FORMATS:
         got = f"extension '{path.suffix}' is unknown" if extension else "the extension is missing"
-        raise OutputError(f"{path}: {got}: expected {' or '.join(sorted(FORMATS))}")
+        raise OutputError(f"{path}: {got}: {nearest(extension, FORMATS)}")
     return FORMATS[extension]
-
-
-def delays_cs(fps: Fraction, num_frames: int) -> list[int]:
-    """Returns how long each frame of a GIF is shown, in hundredths of a second.
-
-    Frame i begins at round(100·i / fps), so that rounding never adds up.
-    """
-    starts = [round(100 * index / fps) for index in range(num_frames + 1)]
-    return [end - start for start, end in itertools.pairwise(starts)]
-
-
-def _gif_problem(fps: Fraction, size: Size | None) -> str | None:
-    fastest, slowest = Fraction(100, _MIN_GIF_DELAY_CS), Fraction(100, _MAX_GIF_DELAY_CS)
-    if fps > fastest:
-        return f"fps {fps} is too fast for GIF: expected at most {fastest}, or write .mp4"
-    if fps < slowest:
-        return f"fps {fps} is too slow for GIF: expected at least {float(slowest):.4f}"
-    return None
-
-
-def _mp4_problem(fps: Fraction, size: Size | None) -> str | None:
-    if max(fps.numerator, fps.denominator) > _MAX_RATE_TERM:
-        near = fps.limit_denominator(1001)
-        return f"fps {fps} is too fine for MP4: expected a shorter fraction, such as {near}"
-    if size is not None and (size[0] % 2 or size[1] % 2):
-        even = "x".join(str(2 * math.ceil(side / 2)) for side in size)
-        return f"size {size[0]}x{size[1]} is odd: MP4 expects even numbers, such as {even}"
-    return None
 
 
 def _open_gif(path: Path, spec: VideoSpec) -> Encoder:
@@ -146,6 +125,30 @@ def _open_mp4(path: Path, spec: VideoSpec) -> Encoder:
     return Mp4Encoder(path, spec)
 
 
+def _open_webm(path: Path, spec: VideoSpec) -> Encoder:
+    from giffusion.engine.encode.video import WebmEncoder
+
+    return WebmEncoder(path, spec)
+
+
+def _open_webp(path: Path, spec: VideoSpec) -> Encoder:
+    from giffusion.engine.encode.webp import WebpEncoder
+
+    return WebpEncoder(path, spec)
+
+
+def _open_avif(path: Path, spec: VideoSpec) -> Encoder:
+    from giffusion.engine.encode.avif import AvifEncoder
+
+    return AvifEncoder(path, spec)
+
+
+def _open_png(path: Path, spec: VideoSpec) -> Encoder:
+    from giffusion.engine.encode.png import PngEncoder
+
+    return PngEncoder(path, spec)
+
+
 def _read_gif(path: Path) -> str | None:
     from giffusion.engine.encode.gif import read_comment
 
@@ -153,14 +156,44 @@ def _read_gif(path: Path) -> str | None:
 
 
 def _read_mp4(path: Path) -> str | None:
-    from giffusion.engine.encode.video import read_tag
+    from giffusion.engine.encode.containers import MP4, read_tag
 
-    return read_tag(path)
+    return read_tag(path, MP4)
 
 
-_MP4_ENCODERS = ("libx264", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc")
+def _read_webm(path: Path) -> str | None:
+    from giffusion.engine.encode.containers import WEBM, read_tag
+
+    return read_tag(path, WEBM)
+
+
+def _read_webp(path: Path) -> str | None:
+    from giffusion.engine.encode.riff import read_xmp_text
+
+    return read_xmp_text(path)
+
+
+def _read_avif(path: Path) -> str | None:
+    from giffusion.engine.encode.isobmff import read_xmp_text
+
+    return read_xmp_text(path)
+
+
+def _read_png(path: Path) -> str | None:
+    from giffusion.engine.encode.png import read_text
+
+    return read_text(path)
+
+
+_MP4_ENCODERS = ("libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc")
 
 FORMATS: dict[str, OutputFormat] = {
-    ".gif": OutputFormat("GIF", ("gif",), _gif_problem, _open_gif, _read_gif),
-    ".mp4": OutputFormat("MP4", _MP4_ENCODERS, _mp4_problem, _open_mp4, _read_mp4),
+    ".gif": OutputFormat("GIF", ("gif",), gif_problem, _open_gif, _read_gif),
+    ".mp4": OutputFormat("MP4", _MP4_ENCODERS, mp4_problem, _open_mp4, _read_mp4),
+    ".webm": OutputFormat(
+        "WebM", ("libvpx-vp9", "libsvtav1"), webm_problem, _open_webm, _read_webm
+    ),
+    ".webp": OutputFormat("WebP", ("libwebp",), webp_problem, _open_webp, _read_webp),
+    ".avif": OutputFormat("AVIF", ("libsvtav1",), avif_problem, _open_avif, _read_avif),
+    ".png": OutputFormat("PNG", ("png",), png_problem, _open_png, _read_png, FOLDER),
 }

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.GifImagePlugin import getdata
 
-from giffusion.engine.encode.formats import Progress, Size, VideoSpec, delays_cs
+from giffusion.engine.encode.changes import Box, changed_box
+from giffusion.engine.encode.formats import Progress, Size, VideoSpec
+from giffusion.engine.encode.limits import delay_cs
 from giffusion.engine.encode.palette import MAX_COLOURS, FrameSamples, choose_palette, to_indices
 from giffusion.engine.encode.spool import FrameSpool
 from giffusion.engine.errors import RenderError
@@ -71,12 +73,11 @@ class GifEncoder:
         palette = choose_palette(self._samples.pixels())
         yield _header(self._spec.size, palette) + _comment(self._spec.metadata)
         shown: NDArray[np.uint8] | None = None
-        delays = delays_cs(self._spec.fps, self._num_frames)
-        # Not strict: how many frames there are is checked in the finished file.
-        for frame, delay in zip(self._spool.frames(), delays, strict=False):
+        for index, frame in enumerate(self._spool.frames()):
+            delay = delay_cs(index, self._spec.fps)
             picture = to_indices(frame, palette)
             indices = np.asarray(picture)
-            yield _image(picture, _changed(shown, indices), delay)
+            yield _image(picture, changed_box(shown, indices), delay)
             shown = indices
 
 
@@ -102,24 +103,9 @@ def _comment(text: str) -> bytes:
     return b"\x21\xfe" + b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
 
 
-def _image(picture: Image.Image, box: tuple[int, int, int, int], delay_cs: int) -> bytes:
-    control = b"\x21\xf9" + struct.pack("<BBHBB", 4, _KEEP, delay_cs, 0, 0)
+def _image(picture: Image.Image, box: Box, delay: int) -> bytes:
+    control = b"\x21\xf9" + struct.pack("<BBHBB", 4, _KEEP, delay, 0, 0)
     return control + b"".join(getdata(picture.crop(box), box[:2], interlace=0))
-
-
-def _changed(
-    shown: NDArray[np.uint8] | None, indices: NDArray[np.uint8]
-) -> tuple[int, int, int, int]:
-    """Returns the box (left, top, right, bottom) that must be drawn, never an empty one."""
-    height, width = indices.shape
-    if shown is None:
-        return 0, 0, width, height
-    differs = shown != indices
-    rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
-    if not rows.size:
-        # A frame that only lasts still has to be there: it is one pixel.
-        return 0, 0, 1, 1
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _verify(path: Path, num_frames: int, size: Size) -> None:

@@ -15,6 +15,7 @@ from typing import cast
 
 from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice, EncoderInfo
 from giffusion.engine.errors import one_line
+from giffusion.engine.frames import PixelFormat
 
 PROBE_SIZE = (256, 256)
 """Larger than the least that NVENC takes."""
@@ -60,7 +61,8 @@ def probe_encoder(name: str) -> EncoderStatus:
 def _probe(info: EncoderInfo) -> EncoderStatus:
     from giffusion.engine.encode.nvenc import NvencError, explained
 
-    attempt: Callable[[EncoderInfo], int] = _encode_lossless if info.name == "gif" else _encode_one
+    with_pillow = info.pixel_format is PixelFormat.RGB24
+    attempt: Callable[[EncoderInfo], int] = _encode_whole if with_pillow else _encode_one
     guard: AbstractContextManager[None] = explained() if info.on_nvidia else nullcontext()
     try:
         with guard:
@@ -93,18 +95,25 @@ def _encode_one(info: EncoderInfo) -> int:
     return len([*context.encode(picture), *context.encode(None)])
 
 
-def _encode_lossless(info: EncoderInfo) -> int:
-    """Sets one grey picture aside as GIF's first pass does; returns the number that come back."""
+def _encode_whole(info: EncoderInfo) -> int:
+    """Makes a file of one grey picture as a render would; returns the number of pictures."""
     import tempfile
     from pathlib import Path
 
     import numpy as np
 
-    from giffusion.engine.encode.spool import FrameSpool
+    from giffusion.engine.encode.formats import FORMATS, VideoSpec
 
-    spool = FrameSpool(Path(tempfile.gettempdir()), PROBE_SIZE)
-    try:
-        spool.write(np.full(info.pixel_format.shape(PROBE_SIZE), _GREY, np.uint8))
-        return len(list(spool.frames()))
-    finally:
-        spool.close()
+    kind = next(kind for kind in FORMATS.values() if info.name in kind.encoders)
+    with tempfile.TemporaryDirectory() as folder:
+        # A sequence's name has its number in it.
+        path = Path(folder) / "probe%d"
+        encoder = kind.open_encoder(
+            path, VideoSpec(PROBE_SIZE, Fraction(24), 1, "", EncoderChoice(info))
+        )
+        try:
+            encoder.write(np.full(info.pixel_format.shape(PROBE_SIZE), _GREY, np.uint8))
+            encoder.finish()
+        finally:
+            encoder.discard()
+    return 1

@@ -1,68 +1,83 @@
-"""Frames set aside without loss, for formats that must see them all before writing one.
+"""Pictures set aside in the order they came, for formats that must see them all before writing one.
 
-Called by `gif.py`. The invariant: memory does not grow with the frames, and the file has no name,
-so that even a killed render leaves nothing of it behind.
+Called by `gif.py`, for frames without loss, and by `avif.py`, for frames that are encoded already.
+The invariant: memory does not grow with the frames, and the file has no name, so that even a killed
+render leaves nothing of it behind.
 """
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
-import numpy as np
+from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from giffusion.engine.encode.formats import RgbFrame, Size
 
 _NUM_THREADS = 4
+_MUXER = "matroska"
 
 
-class FrameSpool:
-    """Keeps frames as FFV1 in an unnamed file; first all are written, then they are read.
+class Spool:
+    """Keeps pictures in an unnamed file; first all are written, then they are read.
 
     Args:
         folder: where the space is taken.
-        size: (width, height) of every frame.
+        codec: FFmpeg's name of what encodes them.
+        fps: pictures a second; codecs spread their bits by it.
+        options: FFmpeg's options for the codec.
+        configure: sets the stream up before it is opened.
     """
 
-    def __init__(self, folder: Path, size: Size) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        codec: str,
+        fps: Fraction,
+        options: dict[str, str],
+        configure: Callable[[VideoStream], None],
+    ) -> None:
         # Buffered: a raw file may write less than it was given, which FFmpeg does not notice.
         # It outlives this function (SIM115).
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        self._container = av.open(self._file, "w", format="matroska")
-        self._stream = self._container.add_stream("ffv1", rate=Fraction(25))
-        self._stream.width, self._stream.height = size
-        self._stream.pix_fmt = "bgr0"
-        self._stream.codec_context.thread_count = _NUM_THREADS
-        self._num_frames = 0
+        self._container = av.open(self._file, "w", format=_MUXER)
+        self._stream = cast(
+            VideoStream, self._container.add_stream(codec, rate=fps, options=options)
+        )
+        configure(self._stream)
+        self._fps = fps
+        self._num_pictures = 0
         self._complete = False
 
-    def write(self, frame: RgbFrame) -> None:
-        """Appends a frame.
+    def write(self, picture: VideoFrame) -> None:
+        """Appends a picture.
 
         Raises:
             OSError: the folder is full.
         """
-        picture = VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")
-        picture.pts = self._num_frames
+        picture.pts = self._num_pictures
+        picture.time_base = 1 / self._fps
         self._container.mux(self._stream.encode(picture))
-        self._num_frames += 1
+        self._num_pictures += 1
 
-    def frames(self) -> Iterator[RgbFrame]:
-        """Yields every frame from the first; nothing can be written after that.
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[InputContainer]:
+        """Opens what was written, from its beginning; nothing can be written after that.
 
         Raises:
             OSError: the folder is full.
         """
         self._end_writing()
         self._file.seek(0)
-        with av.open(self._file, "r", format="matroska") as container:
-            for picture in container.decode(video=0):
-                yield picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+        with av.open(self._file, "r", format=_MUXER) as container:
+            yield container
 
     def close(self) -> None:
         """Gives the space back; may be called twice."""
@@ -78,3 +93,42 @@ class FrameSpool:
             self._container.mux(self._stream.encode())
             self._container.close()
             self._file.flush()
+
+
+class FrameSpool:
+    """Keeps RGB frames without loss, as FFV1; first all are written, then they are read.
+
+    Args:
+        folder: where the space is taken.
+        size: (width, height) of every frame.
+    """
+
+    def __init__(self, folder: Path, size: Size) -> None:
+        def configure(stream: VideoStream) -> None:
+            stream.width, stream.height = size
+            stream.pix_fmt = "bgr0"
+            stream.codec_context.thread_count = _NUM_THREADS
+
+        self._spool = Spool(folder, "ffv1", Fraction(25), {}, configure)
+
+    def write(self, frame: RgbFrame) -> None:
+        """Appends a frame.
+
+        Raises:
+            OSError: the folder is full.
+        """
+        self._spool.write(VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0"))
+
+    def frames(self) -> Iterator[RgbFrame]:
+        """Yields every frame from the first; nothing can be written after that.
+
+        Raises:
+            OSError: the folder is full.
+        """
+        with self._spool.reading() as container:
+            for picture in container.decode(video=0):
+                yield picture.to_ndarray(format="rgb24").astype("uint8", copy=False)
+
+    def close(self) -> None:
+        """Gives the space back; may be called twice."""
+        self._spool.close()

@@ -1,4 +1,4 @@
-"""H.264, HEVC or AV1 in MP4, through PyAV.
+"""H.264, HEVC, AV1 or VP9 in MP4 or WebM, through PyAV.
 
 Called by `formats.py`. The invariant: the same frames give the same bytes, whatever the machine's
 number of cores, so no date is written and settings come from the table of encoders alone.
@@ -7,37 +7,36 @@ number of cores, so no date is written and settings come from the table of encod
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from giffusion.engine.encode.codec import configure, options
+from giffusion.engine.encode.containers import MP4, TAG, WEBM, VideoContainer, open_video
 from giffusion.engine.encode.formats import Progress, VideoSpec
 from giffusion.engine.encode.nvenc import NvencError, explained, sessions
 from giffusion.engine.encode.pictures import PictureMaker
 from giffusion.engine.errors import RenderError
 from giffusion.engine.frames import Frame
 
-TAG = "giffusion"
-_MIN_TIMESCALE = 10_000
 
-
-class Mp4Encoder:
-    """Encodes NV12 frames into an MP4 file; an `Encoder`.
+class VideoEncoder:
+    """Encodes NV12 frames into a video file; an `Encoder`, of which each container has one.
 
     Args:
         path: the file to write; what is there is overwritten.
-        spec: sizes are even, and the encoder is one of MP4's.
+        spec: sizes are even, and the encoder is one of the container's.
 
     Raises:
         RenderError: the encoder is one of NVIDIA's hardware, and no more of them can be opened.
     """
+
+    container: ClassVar[VideoContainer]
 
     def __init__(self, path: Path, spec: VideoSpec) -> None:
         self._path = path.absolute()
@@ -46,7 +45,7 @@ class Mp4Encoder:
         self._num_frames = 0
         self._flushed = False
         self._pictures = PictureMaker(spec.encoder, spec.size)
-        self._container: OutputContainer | None = None
+        self._output: OutputContainer | None = None
         self._stream: VideoStream | None = None
         if self._info.on_nvidia:
             sessions().take(self._info.name)
@@ -58,40 +57,42 @@ class Mp4Encoder:
             raise
 
     def write(self, frame: Frame) -> None:
-        assert self._container is not None
+        assert self._output is not None
         assert self._stream is not None
         with self._starting():
             picture = self._pictures.picture(frame)
             picture.pts = self._num_frames
             picture.time_base = 1 / self._spec.fps
             packets = self._stream.encode(picture)
-        self._container.mux(packets)
+        self._output.mux(packets)
         self._num_frames += 1
 
     def finish(self, progress: Progress | None = None) -> None:
-        if self._container is not None:
+        if self._output is not None:
             if not self._flushed:
                 self._flushed = True
                 assert self._stream is not None
-                self._container.mux(self._stream.encode())
-            self._container.close()
+                self._output.mux(self._stream.encode())
+            self._output.close()
             self._let_go()
-        _verify(self._path, self._num_frames, self._spec)
+        _verify(self._path, self._num_frames, self._spec, self.container)
 
     def discard(self) -> None:
         # With the file gone, closing cannot spend time on moving its contents about.
         self._path.unlink(missing_ok=True)
-        if self._container is not None:
+        if self._output is not None:
             with contextlib.suppress(Exception):
-                self._container.close()
+                self._output.close()
             self._let_go()
 
     def _open(self) -> None:
-        spec, info = self._spec, self._info
-        self._container = av.open(str(self._path), "w", format="mp4", options=_muxer(spec))
+        spec, info, kind = self._spec, self._info, self.container
+        muxer = kind.options(spec.fps)
+        self._output = av.open(str(self._path), "w", format=kind.muxer, options=muxer)
         if spec.metadata:
-            self._container.metadata.update({"comment": spec.metadata, TAG: spec.metadata})
-        stream = self._container.add_stream(info.name, rate=spec.fps, options=options(info))
+            self._output.metadata.update({"comment": spec.metadata, TAG: spec.metadata})
+        settings = options(info, spec.quality)
+        stream = self._output.add_stream(info.name, rate=spec.fps, options=settings)
         self._stream = cast(VideoStream, stream)
         configure(self._stream.codec_context, info, spec.size, self._pictures.format)
 
@@ -109,42 +110,33 @@ class Mp4Encoder:
 
     def _let_go(self) -> None:
         """Frees the encoder: PyAV ends one, and its session, with the last name that it has."""
-        self._container = self._stream = None
+        self._output = self._stream = None
         if self._holds_session:
             self._holds_session = False
             sessions().give_back()
 
 
-def open_video(path: Path) -> InputContainer:
-    """Opens an MP4 file for reading, and nothing else that a crafted file may name."""
-    demuxer = {"protocol_whitelist": "file"}
-    return av.open(str(path.absolute()), "r", format="mp4", options=demuxer)
+class Mp4Encoder(VideoEncoder):
+    """Encodes NV12 frames into an MP4 file, whose times are exact."""
+
+    container = MP4
 
 
-def read_tag(path: Path) -> str | None:
-    """Returns the text that `Mp4Encoder` stored, or None where the file has none."""
-    with open_video(path) as container:
-        return container.metadata.get(TAG)
+class WebmEncoder(VideoEncoder):
+    """Encodes NV12 frames into a WebM file, whose times are rounded to milliseconds."""
+
+    container = WEBM
 
 
-def _muxer(spec: VideoSpec) -> dict[str, str]:
-    """Returns FFmpeg's options for an exact time base and a file that browsers play at once."""
-    # FFmpeg rounds the duration to the movie's time base, milliseconds unless told otherwise.
-    timescale = str(spec.fps.numerator * math.ceil(_MIN_TIMESCALE / spec.fps.numerator))
-    return {
-        "movflags": "+faststart+use_metadata_tags",
-        "movie_timescale": timescale,
-        "video_track_timescale": timescale,
-    }
-
-
-def _verify(path: Path, num_frames: int, spec: VideoSpec) -> None:
+def _verify(path: Path, num_frames: int, spec: VideoSpec, container: VideoContainer) -> None:
     """Reads the file back, since a full disk can go unnoticed until then."""
-    with open_video(path) as container:
-        stream = container.streams.video[0]
-        packets = [packet for packet in container.demux(stream) if packet.size]
+    with open_video(path, container) as file:
+        stream = file.streams.video[0]
+        packets = [packet for packet in file.demux(stream) if packet.size]
         found = (stream.width, stream.height), stream.average_rate, len(packets)
         broken = any(packet.is_corrupt for packet in packets)
     expected: tuple[tuple[int, int], Fraction, int] = (spec.size, spec.fps, num_frames)
     if broken or found != expected:
-        raise RenderError(f"the MP4 reads back as {found}, expected {expected}: render it again")
+        raise RenderError(
+            f"the {container.name} reads back as {found}, expected {expected}: render it again"
+        )

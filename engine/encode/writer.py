@@ -15,7 +15,7 @@ from typing import NoReturn, Self
 import numpy as np
 
 from giffusion.engine.encode.formats import Encoder, Progress, VideoSpec
-from giffusion.engine.encode.output import OutputFile, write_error
+from giffusion.engine.encode.place import Output, write_error
 from giffusion.engine.errors import GiffusionError, RenderError
 from giffusion.engine.frames import Frame, PixelFormat
 
@@ -32,7 +32,7 @@ class Writer:
     """
 
     def __init__(
-        self, output: OutputFile, encoder: Encoder, spec: VideoSpec, *, keep_partial: bool = False
+        self, output: Output, encoder: Encoder, spec: VideoSpec, *, keep_partial: bool = False
     ) -> None:
         self._output = output
         self._encoder = encoder
@@ -52,6 +52,11 @@ class Writer:
     def encoder_name(self) -> str:
         """Name of the encoder, for what the file says about itself."""
         return self._spec.encoder.name
+
+    @property
+    def folder(self) -> Path:
+        """Where the output lies, on whose disk there is room for what belongs to it."""
+        return self._output.folder
 
     @property
     def pixel_format(self) -> PixelFormat:

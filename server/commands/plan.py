@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from giffusion.engine.timeline import FramePlan
+from giffusion.engine.plans import FramePlan
 from giffusion.server.inputs import read_timeline
 
 
 def run(options: argparse.Namespace) -> None:
     """Prints one line a frame: JSON with `--json`, else for reading."""
-    for plan in read_timeline(options).timeline:
+    for plan in read_timeline(options):
         print(json.dumps(plan.to_dict(), ensure_ascii=False) if options.json else _line(plan))
 
 

@@ -4,56 +4,73 @@ from __future__ import annotations
 
 import argparse
 
+from giffusion.engine.checks import check_job
 from giffusion.engine.encode import check_output
+from giffusion.engine.encode.encoders import AUTO as AUTO_ENCODER
 from giffusion.engine.model import load_model
-from giffusion.engine.pipeline import check_job
-from giffusion.engine.rendering import cut_prompts, render
+from giffusion.engine.rendering import RenderResult, cut_prompts, render
 from giffusion.engine.runtimes import AUTO, choose_runtime, open_runtime
 from giffusion.engine.runtimes.base import Runtime
-from giffusion.models import find_model
+from giffusion.engine.settings import DEFAULT_BATCH
+from giffusion.engine.timeline import Timeline
+from giffusion.models import DEFAULT_MODEL, find_model
 from giffusion.server.inputs import read_timeline
 from giffusion.server.reports import JsonReport, Report, TerminalReport
 
 
 def run(options: argparse.Namespace) -> None:
     """Renders, and reports how far it is and how it ended."""
-    with JsonReport() if options.json else TerminalReport(options.output) as report:
-        _render(options, report)
+    with open_report(options) as report:
+        report.done(render_timeline(options, read_timeline(options), report))
 
 
-def _render(options: argparse.Namespace, report: Report) -> None:
-    inputs = read_timeline(options)
+def open_report(options: argparse.Namespace) -> Report:
+    """Returns what tells of a render, for people or with `--json` for programs."""
+    return JsonReport() if options.json else TerminalReport(options.output)
+
+
+def render_timeline(
+    options: argparse.Namespace, timeline: Timeline, report: Report
+) -> RenderResult:
+    """Renders a timeline as the options say; what they leave out is the default.
+
+    Raises:
+        InputError: an option, the model or the output cannot be used.
+        RuntimeUnavailableError: the runtime does not work here.
+        RenderError: the render failed.
+    """
+    settings, encoder = timeline.settings, options.encoder or AUTO_ENCODER
+    batch = DEFAULT_BATCH if options.batch is None else options.batch
     check_output(
         options.output,
         force=options.force,
-        fps=inputs.settings.fps,
-        size=inputs.settings.size,
-        encoder=options.encoder,
+        fps=settings.fps,
+        size=settings.size,
+        encoder=encoder,
+        quality=options.quality,
     )
-    model = load_model(find_model(options.model))
-    check_job(model, inputs.timeline, inputs.settings, batch=options.batch)
-    for line in cut_prompts(model, inputs.timeline):
+    model = load_model(find_model(options.model or DEFAULT_MODEL))
+    check_job(model, timeline, settings, batch=batch)
+    for line in cut_prompts(model, timeline):
         report.warn(line)
-    result = render(
-        inputs.text,
+    return render(
+        timeline,
         options.output,
         model=model,
-        settings=inputs.settings,
         runtime=_runtime(options, report),
-        batch=options.batch,
+        batch=batch,
         shrink_tail=options.shrink_tail,
-        encoder=options.encoder,
+        encoder=encoder,
+        quality=options.quality,
         force=options.force,
         keep_partial=options.keep_partial,
         on_progress=report.progress,
         on_note=report.note,
-        source=inputs.source,
     )
-    report.done(result)
 
 
 def _runtime(options: argparse.Namespace, report: Report) -> Runtime:
-    if options.runtime != AUTO:
+    if options.runtime not in (None, AUTO):
         return open_runtime(options.runtime, options.precision)
     runtime, reason = choose_runtime(options.precision)
     report.note(f"runtime auto: {reason}")

@@ -19,9 +19,9 @@ from giffusion.engine.errors import SettingsError
 from giffusion.engine.model import load_model
 from giffusion.engine.noise import initial_noise, step_noise
 from giffusion.engine.runtimes.fake import FakeRuntime
+from giffusion.engine.sampler_names import SAMPLERS
 from giffusion.engine.sampling import sampler_table
 from giffusion.engine.scheduler import FrameTask, Slot
-from giffusion.engine.settings import SAMPLERS
 from giffusion.models import find_model
 
 MODEL = load_model(find_model("mini"))
@@ -165,13 +165,14 @@ def test_steps_are_the_samplers_table(sampler: str, strength: float) -> None:
     steps = sampler_steps(MODEL, sampler, 10, strength)
     table = sampler_table(sampler, MODEL.schedule, 10, strength)
     assert steps is sampler_steps(MODEL, sampler, 10, strength)
-    assert len(steps.scales) == len(table) == 10 * strength
+    assert len(steps.scales) == len(steps.tables) == len(table)
     np.testing.assert_array_equal(steps.tables, table.tables.astype(np.float32))
     np.testing.assert_array_equal(steps.scales, table.scales.astype(np.float32))
     arrays = (steps.tables, steps.scales, steps.time_proj)
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
     assert steps.uses_noise == tuple(table.uses_noise.tolist())
-    assert steps.init_noise == table.init_noise
+    assert (steps.init_latents, steps.init_noise) == (table.init_latents, table.init_noise)
+    assert (steps.init_latents == 0) == (strength == 1)
     # The bundled UNet's sinusoid begins with the cosines.
     frequencies = 10000.0 ** (-np.arange(32) / 32)
     angles = table.timesteps[:, None] * frequencies

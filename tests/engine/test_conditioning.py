@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from giffusion.engine import conditioning
 from giffusion.engine.conditioning import CACHED_KEY_FRAMES, Conditioner
 from giffusion.engine.interpolation import lerp, slerp
+from giffusion.engine.keys import derive_seed
 from giffusion.engine.noise import initial_noise
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.settings import RenderSettings
@@ -91,6 +92,75 @@ def test_a_condition_depends_on_its_plan_alone() -> None:
             np.testing.assert_array_equal(other.noise, expected.noise)
             np.testing.assert_array_equal(other.prompt_embeds, expected.prompt_embeds)
             np.testing.assert_array_equal(other.mix, expected.mix)
+
+
+def test_a_schedule_of_seeds_is_the_noise_of_each_frame() -> None:
+    settings = replace(SETTINGS, seed="0:(3), 4:(5), 8:(5)", interpolation="sine")
+    timeline, conditioner, _ = open_job("0: a dog\n6: a lion\n8: a cat", settings)
+    for frame, seed in [(0, 3), (2, 4), (4, 5), (5, 5), (8, 5)]:
+        noise = conditioner.condition(timeline[frame]).noise
+        np.testing.assert_array_equal(noise, initial_noise(seed, LATENT))
+    for frame, below in [(1, 3), (3, 4)]:
+        ends = initial_noise(below, LATENT), initial_noise(below + 1, LATENT)
+        noise = conditioner.condition(timeline[frame]).noise
+        np.testing.assert_array_equal(noise, slerp(*ends, 0.5))
+
+
+def test_a_quarter_between_two_seeds() -> None:
+    settings = replace(SETTINGS, seed="7.25", latents="lerp")
+    timeline, conditioner, _ = open_job("0: a dog", settings)
+    expected = 0.75 * initial_noise(7, LATENT) + 0.25 * initial_noise(8, LATENT)
+    np.testing.assert_allclose(conditioner.condition(timeline[0]).noise, expected, atol=1e-6)
+
+
+def test_noise_is_scaled_as_planned() -> None:
+    settings = replace(SETTINGS, noise="0:(1), 4:(0), 8:(2)")
+    timeline, conditioner, _ = open_job("0: a dog\n9: a lion", settings)
+    _, unscaled, _ = open_job("0: a dog\n9: a lion")
+    for frame, factor in [(0, 1), (1, 0.75), (4, 0), (6, 1), (7, 1.5), (9, 2)]:
+        noise = conditioner.condition(timeline[frame]).noise
+        expected = unscaled.condition(replace(timeline[frame], noise=1.0)).noise
+        np.testing.assert_allclose(noise, factor * expected, rtol=1e-6)
+        assert noise.dtype == np.float32
+    # The noise that other frames share is not changed.
+    np.testing.assert_array_equal(
+        conditioner.condition(timeline[0]).noise, unscaled.condition(timeline[0]).noise
+    )
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "sine", "ease", "curve"])
+def test_key_frames_are_exact_whatever_leads_there(interpolation: str) -> None:
+    arguments = "sin(t)**2" if interpolation == "curve" else ""
+    settings = replace(SETTINGS, interpolation=interpolation, interpolation_args=arguments)
+    timeline, conditioner, embed = open_job("0: a --hold 0.5\n7: b --ease in\n9: c", settings)
+    for frame, prompt in [(0, "a"), (7, "b"), (9, "c")]:
+        condition = conditioner.condition(timeline[frame])
+        noise = initial_noise(derive_seed(0, frame), LATENT)
+        np.testing.assert_array_equal(condition.noise, noise)
+        np.testing.assert_array_equal(condition.prompt_embeds, [embed("grey"), embed(prompt)])
+
+
+def test_fixed_latent_is_one_noise_bit_for_bit() -> None:
+    timeline, conditioner, _ = open_job("0: a\n5: b\n7: c", replace(SETTINGS, fixed_latent=True))
+    noises = {conditioner.condition(plan).noise.tobytes() for plan in timeline}
+    assert noises == {initial_noise(derive_seed(0, 0), LATENT).tobytes()}
+
+
+def test_frames_below_full_strength_start_from_their_picture() -> None:
+    asked = []
+
+    def init_latents(frame: int) -> NDArray[np.float32]:
+        asked.append(frame)
+        return np.full(LATENT, frame, np.float32)
+
+    settings = replace(SETTINGS, image="dog.png", strength="0:(0.5), 2:(1), 4:(0.25)")
+    timeline = Timeline(parse_prompts("0: a\n4: b"), settings)
+    conditioner = Conditioner(settings, Embedder(), LATENT, init_latents)
+    starts = [conditioner.condition(plan).init_latents for plan in timeline]
+    assert asked == [0, 1, 3, 4]
+    assert starts[2] is None
+    for frame in asked:
+        np.testing.assert_array_equal(starts[frame], np.full(LATENT, frame))
 
 
 def test_a_key_frames_noise_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:

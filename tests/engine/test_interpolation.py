@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from giffusion.engine.interpolation import BLENDS, PARALLEL, Blend, lerp, slerp
 from giffusion.engine.noise import initial_noise
-from giffusion.engine.settings import INTERPOLATIONS
+from giffusion.engine.settings import BLENDS as BLEND_NAMES
 
 Array = NDArray[np.float32]
 SHAPE = (2, 3)
@@ -26,7 +26,7 @@ inner_weights = st.floats(2**-20, 1 - 2**-20)
 
 def test_every_name_of_the_settings_has_its_blend() -> None:
     assert {"slerp": slerp, "lerp": lerp} == BLENDS
-    assert set(BLENDS) == set(INTERPOLATIONS)
+    assert set(BLENDS) == set(BLEND_NAMES)
 
 
 @each_blend

@@ -18,17 +18,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS, GraphSpec
-from giffusion.engine.errors import DiskFullError, RenderError, SettingsError
+from giffusion.engine.errors import DiskFullError, InputError, RenderError, SettingsError
 from giffusion.engine.frames import Frame as AnyFrame
 from giffusion.engine.frames import PixelFormat
 from giffusion.engine.jobs import Job
 from giffusion.engine.model import load_model
 from giffusion.engine.pipeline import PAUSING_BACKLOG, Engine
+from giffusion.engine.plans import FramePlan
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes.base import HostGraph, Runtime
 from giffusion.engine.runtimes.fake import FakeRuntime
-from giffusion.engine.settings import MAX_BATCH, SAMPLERS, RenderSettings
-from giffusion.engine.timeline import FramePlan, Timeline
+from giffusion.engine.sampler_names import BASE_SAMPLERS, MODIFIERS, split_sampler
+from giffusion.engine.settings import MAX_BATCH, RenderSettings
+from giffusion.engine.timeline import Timeline
 from giffusion.models import find_model
 
 MODEL = load_model(find_model("mini"))
@@ -40,7 +42,7 @@ Frame = NDArray[np.uint8]
 class Sink:
     """Keeps what it is given; may fail at a frame, and may lag."""
 
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list, repr=False)
     fail_at: int | None = None
     error: Exception = field(default_factory=lambda: RenderError("the sink is broken"))
     backlog: int = 0
@@ -98,6 +100,8 @@ def work(text: str, **values: object) -> Work:
     return Work(text, replace(RenderSettings(size=SIZE, steps=3), **values))  # type: ignore[arg-type]
 
 
+PICTURE = str(Path(__file__).parents[2] / "docs" / "weights.png")
+
 WORKS = {
     "plain": work("0: a dog\n9: a lion", negative="grey"),
     "one row": work("0: a cat\n6: a fox\n11: a cat", guidance=1.0, steps=5, seed=4),
@@ -106,6 +110,32 @@ WORKS = {
     "ancestral too": work("0: snow --seed 3\n7: rain", sampler="euler_ads", steps=4, seed=1),
     "euler": work("0: hills\n4: sea", sampler="euler", steps=1, latents="lerp"),
     "long": work("0: a river", num_frames=30, embeddings="lerp", steps=2),
+    "scheduled": work(
+        "0: a | b\n12: c",
+        guidance="0:(3), 8:(0.5), 12:(4+sin(t))",
+        steps="0:(2), 6:(6), 12:(1 + t % 5)",
+        noise="1 - t/max_f/5",
+        seed="0:(3), 4:(5), 12:(7.5)",
+        sampler="euler_ads",
+    ),
+    "eased": work(
+        "0: fog --hold 0.3 --ease in-out\n6: sun\n10: rain --seed 9", interpolation="sine"
+    ),
+    "looped": work("2: a tree\n6: a house | smoke::0.5", loop=True, sampler="pndms", steps=4),
+    "painted": work(
+        "0: ink\n9: oil", image=PICTURE, strength="0:(0.3), 9:(1)", steps="4 + t % 3", seed=2
+    ),
+    "painted too": work(
+        "0: ink\n3: oil", image=PICTURE, sampler="dpm_ads", fixed_latent=True, steps=7
+    ),
+    "bent": work(
+        "0: x\n5: y", sampler="unipc", interpolation="curve", interpolation_args="sin(t/5)**2"
+    ),
+    "swayed": work("0: sand\n3: dune", sampler="ddim-trailing", eta=0.5, seed=6),
+    **{
+        f"with {name}": work("0: moss\n3: stone", sampler=name, steps=3, seed=8)
+        for name in ("klms", "ddpm", "deis", "dpm", "lcm", "euler-karras")
+    },
 }
 ROWS = {name: job.timeline.max_rows for name, job in WORKS.items()}
 
@@ -141,13 +171,15 @@ def alone() -> dict[str, Sink]:
 def test_a_job_alone_is_complete_and_its_frames_differ(name: str, alone: dict[str, Sink]) -> None:
     frames = alone[name].frames
     assert len(frames) == len(WORKS[name].timeline)
-    if name != "long":  # which holds its only key frame
+    if name not in ("long", "looped", "eased"):  # which hold a key frame
         assert all(not np.array_equal(a, b) for a, b in pairwise(frames))
 
 
 def test_the_jobs_here_cover_rows_samplers_and_seeds(alone: dict[str, Sink]) -> None:
     assert {1, 2, 4} <= {*ROWS.values()}
-    assert {job.settings.sampler for job in WORKS.values()} == {*SAMPLERS}
+    samplers = {split_sampler(job.settings.sampler) for job in WORKS.values()}
+    assert {base for base, _ in samplers} == {*BASE_SAMPLERS}
+    assert {modifier for _, modifier in samplers} == {None, *MODIFIERS}
     first = {sink.frames[0].tobytes() for sink in alone.values()}
     assert len(first) == len(WORKS)
 
@@ -195,7 +227,14 @@ def test_a_segment_is_that_part_of_the_whole(
 
 @pytest.mark.parametrize(
     ("name", "frame", "text"),
-    [("plain", 0, "0: a dog"), ("one row", 11, "11: a cat"), ("ancestral", 7, "7: rain --neg fog")],
+    [
+        ("plain", 0, "0: a dog"),
+        ("one row", 11, "11: a cat"),
+        ("ancestral", 7, "7: rain --neg fog"),
+        ("eased", 6, "6: sun"),
+        ("looped", 2, "2: a tree"),
+        ("bent", 5, "5: y"),
+    ],
 )
 def test_a_key_frame_alone_is_that_of_the_sequence(
     name: str, frame: int, text: str, alone: dict[str, Sink]
@@ -203,6 +242,45 @@ def test_a_key_frame_alone_is_that_of_the_sequence(
     single = Work(text, WORKS[name].settings)
     frames = render(single, frames=range(frame, frame + 1)).frames
     np.testing.assert_array_equal(frames, alone[name].frames[frame : frame + 1])
+
+
+def test_a_loop_leads_back_to_its_first_frame(alone: dict[str, Sink]) -> None:
+    frames = alone["looped"].frames
+    looped = WORKS["looped"]
+    open_end = Work(f"{looped.text}\n10: a tree", replace(looped.settings, loop=False))
+    timeline = open_end.timeline
+    seed = timeline[2].seeds[0]
+    again = Work(f"{open_end.text} --seed {seed}", open_end.settings)
+    whole = render(again).frames
+    assert Sink(whole[:10]).same_as(alone["looped"])
+    np.testing.assert_array_equal(whole[10], frames[0])
+
+
+def test_a_picture_is_encoded_once_a_job_and_where_it_is_needed() -> None:
+    runtime = FakeRuntime()
+    with open_engine(8, runtime) as engine:
+        for name in ("plain", "painted", "painted too"):
+            WORKS[name].submit(engine, name, Sink())
+        engine.run()
+        assert runtime.num_runs["encode"] == 2
+        work("0: a\n5: b", image=PICTURE, strength=1).submit(engine, "noise", Sink())
+        engine.run()
+        assert runtime.num_runs["encode"] == 2
+
+
+def test_a_frame_of_strength_one_knows_no_picture(alone: dict[str, Sink]) -> None:
+    painted = WORKS["painted"]
+    noise = Work(painted.text, replace(painted.settings, image=None, strength=1.0))
+    frames = render(noise).frames
+    np.testing.assert_array_equal(frames[9], alone["painted"].frames[9])
+    assert all(not np.array_equal(frames[i], alone["painted"].frames[i]) for i in range(9))
+
+
+def test_a_picture_that_cannot_be_read_is_told_at_once(engine: Engine, tmp_path: Path) -> None:
+    missing = tmp_path / "none.png"
+    with pytest.raises(InputError, match=r"none\.png cannot be read: No such file or directory"):
+        work("0: a", image=str(missing)).submit(engine, "job", Sink())
+    assert not engine.tick()
 
 
 def test_an_engine_takes_jobs_one_after_the_other(engine: Engine, alone: dict[str, Sink]) -> None:
@@ -286,7 +364,7 @@ def test_slots_that_no_frame_is_in_compute_nothing(end: str) -> None:
         sink = Sink(fail_at=0 if end == "failed" else None)
         WORKS["long"].submit(engine, "job", sink)
         # One tick more than a frame takes: the second frames are under way.
-        for _ in range(WORKS["long"].settings.steps + 1):
+        for _ in range(WORKS["long"].timeline[0].steps + 1):
             engine.tick()
         if end == "rendered":
             engine.run()

@@ -11,6 +11,7 @@ import pytest
 from diffusers import DDIMScheduler
 
 from giffusion.engine.errors import ModelError
+from giffusion.engine.samplers.options import SolverOptions
 from giffusion.engine.schedule import MAX_TRAIN_TIMESTEPS, NoiseSchedule
 
 STABLE_DIFFUSION = {
@@ -73,13 +74,65 @@ def test_every_setting_is_read() -> None:
             "set_alpha_to_one": False,
             "final_sigmas_type": "sigma_min",
             "skip_prk_steps": True,
+            "rescale_betas_zero_snr": True,
+            "solver_order": 3,
+            "algorithm_type": "sde-dpmsolver++",
+            "solver_type": "heun",
+            "lower_order_final": False,
+            "euler_at_final": True,
+            "use_karras_sigmas": True,
+            "variance_type": "fixed_large",
+            "original_inference_steps": 40,
+            "timestep_scaling": 9,
         }
     )
     assert schedule.prediction_type == "sample"
     assert schedule.timestep_spacing == "trailing"
     assert schedule.steps_offset == 1
-    assert not schedule.set_alpha_to_one
+    assert schedule.set_alpha_to_one is False
     assert schedule.final_sigmas_type == "sigma_min"
+    assert schedule.rescale_betas_zero_snr
+    assert schedule.solver == SolverOptions(
+        order=3,
+        algorithm="sde-dpmsolver++",
+        heun=True,
+        bh1=False,
+        lower_order_final=False,
+        euler_at_final=True,
+        karras=True,
+        variance_type="fixed_large",
+        skip_prk_steps=True,
+        original_inference_steps=40,
+        timestep_scaling=9.0,
+    )
+
+
+@pytest.mark.parametrize("name", ["deis", "dpmsolver++"])
+@pytest.mark.parametrize("solver_type", ["midpoint", "logrho", "bh2"])
+def test_other_solvers_names_stand_for_each_ones_default(name: str, solver_type: str) -> None:
+    changed_hands = {"algorithm_type": name, "solver_type": solver_type}
+    assert NoiseSchedule.from_config(changed_hands).solver == SolverOptions()
+    assert NoiseSchedule.from_config({"solver_type": "bh1"}).solver == SolverOptions(bh1=True)
+
+
+@pytest.mark.parametrize("schedule", ["scaled_linear", "squaredcos_cap_v2"])
+def test_a_rescaled_schedule_is_that_of_diffusers(schedule: str) -> None:
+    config = {**STABLE_DIFFUSION, "beta_schedule": schedule, "rescale_betas_zero_snr": True}
+    ours, theirs = NoiseSchedule.from_config(config), DDIMScheduler(**config)
+    np.testing.assert_allclose(
+        ours.alphas_cumprod, theirs.alphas_cumprod.numpy(), rtol=5e-3, atol=1e-9
+    )
+    assert ours.alphas_cumprod[-1] == 0
+    plain = NoiseSchedule.from_config({**config, "rescale_betas_zero_snr": False})
+    assert ours.alphas_cumprod[0] == pytest.approx(plain.alphas_cumprod[0], rel=1e-12)
+    # Samplers that divide by alpha take diffusers' stand-in for 0.
+    assert np.isfinite(ours.sigmas).all()
+    assert ours.sigmas[-1] == pytest.approx(2.0**12, rel=1e-6)
+
+
+def test_a_single_timestep_cannot_be_rescaled() -> None:
+    with pytest.raises(ModelError, match="rescale_betas_zero_snr"):
+        NoiseSchedule(betas=(0.5,), rescale_betas_zero_snr=True)
 
 
 def test_options_spelled_out_at_their_defaults_are_accepted() -> None:
@@ -89,7 +142,9 @@ def test_options_spelled_out_at_their_defaults_are_accepted() -> None:
         "euler_at_final": False,
         "interpolation_type": "linear",
         "lambda_min_clipped": -math.inf,
-        "lower_order_final": True,
+        "disable_corrector": [],
+        "predict_x0": True,
+        "solver_p": None,
         "solver_order": 2,
         "solver_type": "midpoint",
         "thresholding": False,
@@ -105,8 +160,8 @@ def test_options_spelled_out_at_their_defaults_are_accepted() -> None:
     [
         ("thresholding", True),
         ("clip_sample", True),
-        ("rescale_betas_zero_snr", True),
-        ("use_karras_sigmas", True),
+        ("rescale_betas_zero_snr", 1),
+        ("use_karras_sigmas", "yes"),
         ("use_exponential_sigmas", True),
         ("use_beta_sigmas", True),
         ("use_flow_sigmas", True),
@@ -114,11 +169,21 @@ def test_options_spelled_out_at_their_defaults_are_accepted() -> None:
         ("use_dynamic_shifting", True),
         ("variance_type", "learned"),
         ("variance_type", "learned_range"),
-        ("algorithm_type", "sde-dpmsolver++"),
-        ("solver_order", 3),
-        ("solver_type", "heun"),
-        ("lower_order_final", False),
-        ("euler_at_final", True),
+        ("algorithm_type", "sde-dpmsolver"),
+        ("solver_order", 4),
+        ("solver_order", 0),
+        ("solver_type", "bh3"),
+        ("lower_order_final", 0),
+        ("euler_at_final", "no"),
+        ("predict_x0", False),
+        ("disable_corrector", [0]),
+        ("solver_p", {}),
+        ("sigma_min", 0.1),
+        ("sigma_max", 700.0),
+        ("skip_prk_steps", 1),
+        ("original_inference_steps", 0),
+        ("timestep_scaling", 0),
+        ("timestep_scaling", math.inf),
         ("lambda_min_clipped", -5.1),
         ("interpolation_type", "log_linear"),
         ("timestep_type", "continuous"),

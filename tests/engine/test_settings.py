@@ -14,14 +14,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from giffusion.engine.errors import SettingsError
+from giffusion.engine.sampler_names import SAMPLERS
 from giffusion.engine.settings import (
-    INTERPOLATIONS,
+    BLENDS,
     MAX_FPS,
     MAX_FRAMES,
     MAX_SEED,
     MAX_SIDE,
     MAX_STEPS,
-    SAMPLERS,
+    SCHEDULES,
     RenderSettings,
     parse_fps,
     parse_size,
@@ -55,23 +56,57 @@ def test_defaults_suit_a_model_of_any_size() -> None:
         ({"fps": Fraction(2001, 2)}, "fps 2001/2 is out of range: expected at most 1000"),
         ({"seed": -1}, "seed -1 is out of range: expected at least 0"),
         ({"seed": 2**63}, f"seed {2**63} is out of range: expected at most {2**63 - 1}"),
-        ({"steps": 0}, "steps 0 is out of range: expected at least 1"),
-        ({"steps": 1001}, "steps 1001 is out of range: expected at most 1000"),
+        ({"seed": 1.5}, "seed 1.5 is not a whole number: expected an int"),
+        ({"seed": "-1"}, "seed is -1: expected 0 to 9007199254740992"),
+        (
+            {"seed": "0:(1), 9:"},
+            "seed schedule, character 10: the text ends here: expected a number, a name or '('",
+        ),
+        ({"steps": 0}, "steps is 0: expected 1 to 1000"),
+        ({"steps": 1001}, "steps is 1001: expected 1 to 1000"),
+        ({"steps": "0.49"}, "steps is 0.49: expected 1 to 1000"),
+        ({"steps": 8.0}, "steps 8.0 is not a whole number: expected an int"),
+        ({"fps": 23.976}, "fps 23.976 is not exact: expected a Fraction or an int"),
         (
             {"sampler": "eulr"},
-            "unknown sampler 'eulr': did you mean 'euler'? known: ddim, dpm++2m, euler, euler_ads",
+            f"unknown sampler 'eulr': did you mean 'euler'? known: {', '.join(sorted(SAMPLERS))}",
+        ),
+        ({"guidance": -1001.0}, "guidance is -1001: expected -1000 to 1000"),
+        (
+            {"guidance": "4 + t/maxf"},
+            "guidance schedule, character 7: unknown name 'maxf': did you mean 'max_f'? known: "
+            "abs, ceil, cos, exp, floor, fps, log, max, max_f, min, pi, s, sin, sqrt, t, tan",
+        ),
+        ({"strength": 1.5}, "strength is 1.5: expected 0 to 1"),
+        ({"strength": "-0.1"}, "strength is -0.1: expected 0 to 1"),
+        ({"noise": 2.5}, "noise is 2.5: expected 0 to 2"),
+        ({"eta": -0.5, "sampler": "ddim"}, "eta -0.5 is out of range: expected at least 0"),
+        ({"eta": math.nan}, "eta nan is out of range: expected at least 0"),
+        ({"eta": 0.5}, "sampler dpm++2m takes no eta: expected --sampler ddim"),
+        (
+            {"interpolation": "cosine"},
+            "unknown interpolation 'cosine': did you mean 'sine'? known: curve, ease, linear, sine",
         ),
         (
-            {"guidance": math.inf},
-            "guidance inf is not usable: expected a number from -1000 to 1000",
+            {"interpolation": "curve"},
+            "interpolation curve has no curve: expected such as '0:(0), 30:(1)'",
         ),
         (
-            {"guidance": math.nan},
-            "guidance nan is not usable: expected a number from -1000 to 1000",
+            {"interpolation": "curve", "interpolation_args": "2"},
+            "interpolation curve is 2: expected 0 to 1",
         ),
         (
-            {"guidance": -1001.0},
-            "guidance -1001.0 is not usable: expected a number from -1000 to 1000",
+            {"head": "a (dog"},
+            "head, character 3: '(' is never closed: close it, or write '\\(' for text",
+        ),
+        ({"tail": "a\udcff"}, r"tail 'a\udcff' is not UTF-8: expected plain text"),
+        (
+            {"loop": True, "pingpong": True},
+            "loop and pingpong both close the sequence: give one of them",
+        ),
+        (
+            {"fixed_latent": True, "seed": "t"},
+            "fixed_latent is one noise for all frames and a schedule of seeds is many: give one",
         ),
         ({"negative": "a\udcff"}, r"negative 'a\udcff' is not UTF-8: expected plain text"),
         ({"size": (0, 64)}, "size 0 is out of range: expected at least 1"),
@@ -97,6 +132,14 @@ def test_refusals(values: dict[str, Any], message: str) -> None:
         {"seed": MAX_SEED},
         {"steps": 1},
         {"steps": MAX_STEPS},
+        {"strength": 0.0},
+        {"strength": 1.0},
+        {"noise": 0.0},
+        {"noise": 2.0},
+        {"eta": 1.0, "sampler": "ddim"},
+        {"seed": "0:(0), 9:(2**53)"},
+        {"fixed_latent": True, "loop": True},
+        {"interpolation": "sine", "interpolation_args": "0.5, 2"},
         {"guidance": -1000.0},
         {"guidance": 0.0},
         {"guidance": 1000.0},
@@ -105,7 +148,7 @@ def test_refusals(values: dict[str, Any], message: str) -> None:
         {"num_frames": 1},
         {"num_frames": MAX_FRAMES},
         *({"sampler": name} for name in SAMPLERS),
-        *({"latents": name, "embeddings": name} for name in INTERPOLATIONS),
+        *({"latents": name, "embeddings": name} for name in BLENDS),
     ],
 )
 def test_limits_are_inside(values: dict[str, Any]) -> None:
@@ -113,9 +156,61 @@ def test_limits_are_inside(values: dict[str, Any]) -> None:
     assert {name: getattr(settings, name) for name in values} == values
 
 
+def test_a_number_that_is_none_is_refused_in_one_line() -> None:
+    for name in ("guidance", "strength", "noise"):
+        for number in (math.inf, -math.inf, math.nan, 10**400):
+            assert name in refusal(RenderSettings, **{name: number})
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_that_is_a_number_is_that_number(name: str) -> None:
+    given_as_text = RenderSettings(**{name: " 1 "})  # type: ignore[arg-type]
+    assert given_as_text == RenderSettings(**{name: 1})  # type: ignore[arg-type]
+    curve = given_as_text.schedule(name).bind({})
+    assert curve.constant == 1
+
+
+def test_a_seed_by_itself_keeps_all_its_digits() -> None:
+    # More than a float can hold, which schedules are made of.
+    assert RenderSettings(seed=str(MAX_SEED)).seed == MAX_SEED
+    assert RenderSettings(seed=2**53 + 1).seed == 2**53 + 1
+    expected = "seed is 9007199254740994: expected 0 to 9007199254740992"
+    assert refusal(RenderSettings, seed="2**53 + 2") == expected
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@given(text=st.text(max_size=12) | st.text("0123456789:(),+-*/.ts max_f\n", max_size=12))
+def test_any_schedule_is_read_or_refused_in_one_line(name: str, text: str) -> None:
+    try:
+        settings = RenderSettings(**{name: text})  # type: ignore[arg-type]
+    except SettingsError as error:
+        assert str(error).isprintable(), repr(str(error))  # noqa: PT017
+    else:
+        settings.schedule(name)
+
+
+@pytest.mark.parametrize(
+    ("values", "strength"),
+    [
+        ({}, 1.0),
+        ({"image": "dog.png"}, 0.5),
+        ({"image": "dog.png", "strength": 0.8}, 0.8),
+        ({"strength": 0.3}, 0.3),
+    ],
+)
+def test_the_strength_that_is_not_given(values: dict[str, Any], strength: float) -> None:
+    assert RenderSettings(**values).schedule("strength").constant == strength
+
+
+def test_names_of_samplers_become_canonical() -> None:
+    assert RenderSettings(sampler="EulerDiscreteScheduler").sampler == "euler"
+    for name, canonical in [("DDIMScheduler", "ddim"), (" DDIM-trailing ", "ddim-trailing")]:
+        assert RenderSettings(sampler=name, eta=0.5).sampler == canonical
+
+
 @given(name=st.sampled_from(["sampler", "latents", "embeddings"]), value=st.text())
 def test_unknown_names_are_repeated_in_one_line(name: str, value: str) -> None:
-    assume(value not in (*SAMPLERS, *INTERPOLATIONS))
+    assume(value not in (*SAMPLERS, *BLENDS))
     assert repr(value) in refusal(RenderSettings, **{name: value})
 
 
@@ -136,7 +231,11 @@ def test_frame_rates(text: str, fps: Fraction) -> None:
     assert parse_fps(text) == fps
 
 
-@given(st.fractions(Fraction(1, 1000), 1000, max_denominator=10**6))
+@given(
+    st.fractions(Fraction(1, 1000), 1000, max_denominator=10**6)
+    | st.builds("{}.{:018}".format, st.integers(1, 999), st.integers(0, 10**18 - 1)).map(parse_fps)
+    | st.floats(0.001, 1000).map(Fraction)
+)
 def test_frame_rates_are_read_as_they_are_written(fps: Fraction) -> None:
     assert parse_fps(str(fps)) == fps
 

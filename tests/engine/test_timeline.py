@@ -6,18 +6,23 @@ import json
 import math
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from giffusion.engine.easing import EASES, Weight
 from giffusion.engine.errors import SettingsError
+from giffusion.engine.keys import derive_seed
+from giffusion.engine.plans import ConditionRow, FramePlan, PromptBlend
 from giffusion.engine.prompts import KeyFrame, Part, parse_prompts
 from giffusion.engine.settings import MAX_FRAMES, MAX_SEED, RenderSettings
-from giffusion.engine.timeline import ConditionRow, FramePlan, PromptBlend, Timeline, derive_seed
+from giffusion.engine.timeline import Timeline
 
 GUIDED = RenderSettings(guidance=5.0, negative="grey")
 UNGUIDED = RenderSettings(guidance=0.0, negative="grey")
@@ -93,7 +98,7 @@ def test_time_is_exact() -> None:
 
 def test_plan_carries_the_settings() -> None:
     plan = timeline("0: a", replace(GUIDED, steps=7))[0]
-    assert (plan.guidance, plan.steps, plan.strength) == (5.0, 7, 1.0)
+    assert (plan.guidance, plan.steps, plan.strength, plan.noise) == (5.0, 7, 1.0, 1.0)
 
 
 def test_rows_with_guidance() -> None:
@@ -168,6 +173,318 @@ def test_seeds() -> None:
     first, last = derive_seed(3, 0), derive_seed(3, 4)
     expected = [(first, first), (first, 7), (7, 7), (7, last), (last, last)]
     assert [plan.seeds for plan in frames] == expected
+    assert [plan.seed_weight for plan in frames] == [0, 0.5, 0, 0.5, 0]
+
+
+def test_schedules_are_asked_on_every_frame() -> None:
+    settings = replace(
+        GUIDED,
+        guidance="0:(4), 10:(4+2*sin(t/5))",
+        steps="0:(8), 20:(20)",
+        strength="5:(0.5), 15:(1)",
+        noise="1 + t/max_f/2",
+        seed="0:(3), 20:(13)",
+    )
+    frames = timeline("0: a\n20: b", settings)
+    assert len(frames) == 21
+    for t, plan in enumerate(frames):
+        bend = 4 + 2 * math.sin(max(t, 10) / 5)
+        guidance = bend if t >= 10 else 4 + (bend - 4) * t / 10
+        assert plan.guidance == pytest.approx(guidance, rel=1e-12)
+        assert plan.rows[0].weight == pytest.approx(1 - guidance, rel=1e-12)
+        assert plan.rows[1].weight == pytest.approx(guidance, rel=1e-12)
+        assert plan.steps == math.floor(8 + 12 * t / 20 + 0.5)
+        assert plan.strength == pytest.approx(min(max(t - 5, 0) / 20 + 0.5, 1))
+        assert plan.noise == pytest.approx(1 + t / 40)
+        assert plan.seeds == ((6 + t) // 2, (7 + t) // 2)
+        assert plan.seed_weight == t % 2 / 2
+        assert plan.weight == t / 20 % 1
+
+
+def test_guidance_that_crosses_one_has_negative_rows_above_it_only() -> None:
+    frames = timeline("0: a\n8: b", replace(GUIDED, guidance="0:(3), 8:(-1)"))
+    assert [len(plan.rows) for plan in frames] == [2, 2, 2, 2, 1, 1, 1, 1, 1]
+    assert [plan.rows[-1].weight for plan in frames] == [3, 2.5, 2, 1.5, 1, 1, 1, 1, 1]
+    assert frames.max_rows == 2
+    assert set(frames.prompts()) == {"grey", "a", "b"}
+    unguided = timeline("0: a\n8: b", replace(GUIDED, guidance="0:(1), 8:(-1)"))
+    assert unguided.max_rows == 1
+    assert set(unguided.prompts()) == {"a", "b"}
+
+
+def test_schedules_know_the_job() -> None:
+    settings = replace(GUIDED, fps=Fraction(30), num_frames=11, seed=7, guidance="s + 10*max_f")
+    assert timeline("0: a", settings)[3].guidance == 7 + 10 * 10
+    in_time = timeline("0: a", replace(settings, guidance="0.1s:(2), 0.2s:(5)"))
+    assert [plan.guidance for plan in in_time] == [2, 2, 2, 2, 3, 4, 5, 5, 5, 5, 5]
+    assert timeline("0: a", replace(settings, guidance="fps"))[0].guidance == 30
+
+
+@pytest.mark.parametrize(
+    ("seed", "job_seed"),
+    [(7, 7), ("0:(3.75), 9:(5)", 3), ("2*max_f", 40), ("20 - max_f", 0), ("max_f:(9)", 9)],
+)
+def test_the_seed_of_a_job_is_that_of_its_first_frame(seed: int | str, job_seed: int) -> None:
+    settings = replace(GUIDED, seed=seed, guidance="s + 2")
+    frames = timeline("0: a\n20: b", settings)
+    assert frames.seed == job_seed
+    assert frames[5].guidance == job_seed + 2
+
+
+def test_a_schedule_of_seeds_knows_no_seed() -> None:
+    with pytest.raises(SettingsError, match="'s' is not known here: expected a schedule without"):
+        timeline("0: a", replace(GUIDED, seed="s + t"))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"guidance": "0:(900), 100:(1100)"},
+            "guidance at frame 51 is 1002: expected -1000 to 1000; change the schedule",
+        ),
+        ({"steps": "0:(1), 10:(-9)"}, "steps at frame 1 is 0: expected 1 to 1000"),
+        ({"strength": "t/30"}, "strength at frame 31 is 1.03333333333: expected 0 to 1"),
+        ({"noise": "2 - t/100*4"}, "noise at frame 51 is -0.04: expected 0 to 2"),
+        ({"seed": "5 - t"}, "seed at frame 6 is -1: expected 0 to 9007199254740992"),
+        (
+            {"guidance": "60/(t-12)"},
+            r"guidance schedule, character 1, at frame 12: '60/\(t-12\)' has no value",
+        ),
+        (
+            {"interpolation": "curve", "interpolation_args": "0:(0), 30:(1.5)"},
+            "interpolation curve at frame 21 is 1.05: expected 0 to 1; change the schedule",
+        ),
+        (
+            {"guidance": "0:(1), max_f/4:(2), 25:(3)"},
+            "guidance schedule, character 21: a second key at frame 25: remove one of the two",
+        ),
+    ],
+)
+def test_a_frame_without_a_usable_value_is_told_by_the_timeline_itself(
+    values: dict[str, Any], words: str
+) -> None:
+    settings = replace(GUIDED, **values)
+    with pytest.raises(SettingsError, match=words) as caught:
+        timeline("0: a\n100: b", settings)
+    assert str(caught.value).isprintable()
+    # What lies beyond the last frame does no harm.
+    if "second key" not in words:
+        assert len(timeline("0: a\n100: b", replace(settings, num_frames=1))) == 1
+
+
+def test_weights_are_checked_on_the_frames_that_are_not_guided() -> None:
+    text = "0: a\n5: b\n9: c::-1"
+    for guidance, is_usable in [
+        ("0:(0), 5:(0), 6:(2)", True),
+        ("0:(2), 5:(2), 6:(1)", False),
+        ("0:(2), 8:(2), 9:(1)", True),
+    ]:
+        settings = replace(GUIDED, guidance=guidance)
+        if is_usable:
+            assert len(timeline(text, settings)) == 10
+        else:
+            with pytest.raises(SettingsError, match="key frame 5 to key frame 9 pass through sum"):
+                timeline(text, settings)
+
+
+def swing(x: float) -> float:
+    return (math.sin(math.pi * 0.5 * x) ** 2 + math.sin(math.pi * 2.5 * x) ** 2) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "weight"),
+    [
+        ("linear", "", lambda x: x),
+        ("sine", "", lambda x: math.sin(math.pi * x / 2) ** 2),
+        ("ease", "", lambda x: 2 * x * x if x < 0.5 else 1 - 2 * (1 - x) ** 2),
+        ("ease", "in", lambda x: x * x),
+        ("ease", "out", lambda x: 1 - (1 - x) ** 2),
+        # The frames from 10 on are 8 long.
+        ("curve", "min(max(t - 10, 0)/8, 1)", lambda x: x),
+        ("curve", "abs(sin(t))", lambda x: abs(math.sin(10 + 8 * x))),
+        ("curve", "0:(1)", lambda x: 1),
+    ],
+)
+def test_interpolations(name: str, arguments: str, weight: Weight) -> None:
+    settings = replace(GUIDED, interpolation=name, interpolation_args=arguments, num_frames=25)
+    frames = timeline("10: a --seed 1\n18: b --seed 2\n20: c", settings)
+    for i in range(1, 8):
+        plan = frames[10 + i]
+        assert plan.weight == pytest.approx(weight(i / 8), abs=1e-12)
+        assert plan.seed_weight == plan.weight
+        assert (plan.from_key, plan.to_key, plan.seeds) == (10, 18, (1, 2))
+    for key in (10, 18, 20):
+        assert (frames[key].from_key, frames[key].to_key, frames[key].weight) == (key, key, 0)
+    assert [frames[i].weight for i in (0, 9, 21, 24)] == [0, 0, 0, 0]
+
+
+def test_sine_with_more_frequencies_still_ends_on_the_key_frame() -> None:
+    settings = replace(GUIDED, interpolation="sine", interpolation_args="0.5, 2.5")
+    weights = [plan.weight for plan in timeline("0: a\n16: b", settings)]
+    linear = [i / 16 for i in range(16)]
+    # x + a (m(x) - m(1) x) with one a for all.
+    swings = [swing(x) - swing(1) * x for x in linear]
+    shares = [(w - x) / s for w, x, s in zip(weights[1:-1], linear[1:], swings[1:], strict=True)]
+    assert max(shares) - min(shares) < 1e-9
+    assert 0 < shares[0] <= 1
+    assert weights[0] == weights[16] == 0
+
+
+@pytest.mark.parametrize("name", ["linear", "sine", "ease", "curve"])
+def test_a_key_frame_can_stay_for_a_share_of_its_segment(name: str) -> None:
+    arguments = "0:(0.25), 20:(0.75)" if name == "curve" else ""
+    settings = replace(GUIDED, interpolation=name, interpolation_args=arguments)
+    frames = timeline("0: a --hold 0.5\n8: b\n16: c --hold 1\n20: d", settings)
+    free = timeline("0: a\n8: b\n16: c\n20: d", settings)
+    assert [plan.weight for plan in frames][:5] == [0, 0, 0, 0, 0]
+    # The rest of the segment is half as long; a curve has its values on its own frames.
+    walked = [free[i].weight for i in ((5, 6, 7) if name == "curve" else (2, 4, 6))]
+    assert [frames[i].weight for i in (5, 6, 7)] == walked
+    assert all(walked)
+    assert [frames[i] for i in range(8, 17)] == [free[i] for i in range(8, 17)]
+    assert [frames[i].weight for i in range(16, 21)] == [0, 0, 0, 0, 0]
+    assert [frames[i].from_key for i in range(16, 21)] == [16, 16, 16, 16, 20]
+
+
+@pytest.mark.parametrize("name", ["linear", "sine", "curve"])
+def test_a_key_frame_can_have_an_ease_of_its_own(name: str) -> None:
+    arguments = "0.125" if name == "curve" else ""
+    settings = replace(GUIDED, interpolation=name, interpolation_args=arguments)
+    frames = timeline("0: a --ease in\n4: b\n8: c --hold 0.5 --ease out\n16: d", settings)
+    assert [frames[i].weight for i in range(4)] == [0, 1 / 16, 4 / 16, 9 / 16]
+    assert [frames[i].weight for i in range(8, 16)] == [
+        *(0, 0, 0, 0, 0),
+        *(7 / 16, 12 / 16, 15 / 16),
+    ]
+    assert [frames[i].weight for i in range(4, 8)] == [
+        plan.weight for plan in list(timeline("0: a\n4: b\n8: c\n16: d", settings))[4:8]
+    ]
+
+
+def test_fixed_latent_is_one_noise_for_all_frames() -> None:
+    frames = timeline("3: a\n9: b\n12: c", replace(GUIDED, fixed_latent=True, seed=5))
+    assert {seed for plan in frames for seed in plan.seeds} == {derive_seed(5, 3)}
+    own = timeline("3: a --seed 77\n9: b", replace(GUIDED, fixed_latent=True))
+    assert {seed for plan in own for seed in plan.seeds} == {77}
+    assert own[6].weight == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "message"),
+    [
+        (
+            "0: a --seed 1\n5: b --seed 2",
+            {"fixed_latent": True},
+            "key frame 5 has --seed 2 beside --fixed-latent, which decides every frame's noise: "
+            "remove one of the two",
+        ),
+        (
+            "0: a --seed 1\n5: b",
+            {"seed": "t"},
+            "key frame 0 has --seed 1 beside a schedule of seeds, which decides every frame's "
+            "noise: remove one of the two",
+        ),
+        (
+            "0: a\n5: b",
+            {"loop": True, "num_frames": 5},
+            "loop has no frame after the last key frame, 5: expected --frames 6 or more, or no "
+            "--frames",
+        ),
+        (
+            "0: a\n999999: b",
+            {"loop": True},
+            "loop closes after 1999998 frames: expected at most 1000000, by --frames or by key "
+            "frames that are nearer",
+        ),
+    ],
+)
+def test_settings_that_contradict_the_key_frames(
+    text: str, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        timeline(text, replace(GUIDED, **values))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "num_frames", "expected"),
+    [
+        ("0: a\n10: b", None, 20),
+        # (10 + 6) / 2, and half up of (10 + 7) / 2.
+        ("0: a\n10: b\n16: c", None, 24),
+        ("0: a\n10: b\n17: c", None, 26),
+        # As far as key frames are from each other, not from frame 0.
+        ("5: a\n10: b", None, 15),
+        ("7: a", None, 8),
+        ("0: a\n1: b", None, 2),
+        ("0: a\n10: b", 11, 11),
+        ("0: a\n10: b", 50, 50),
+    ],
+)
+def test_where_a_loop_closes(text: str, num_frames: int | None, expected: int) -> None:
+    frames = timeline(text, replace(GUIDED, loop=True, num_frames=num_frames))
+    assert len(frames) == expected
+
+
+def test_a_loop_ends_where_it_begins() -> None:
+    text = "0: a --seed 4\n8: b | c --neg dark --seed 5"
+    looped = timeline(text, replace(GUIDED, loop=True))
+    assert len(looped) == 16
+    # As if the first key frame stood again at the number of frames.
+    opened = timeline(text + "\n16: a --seed 4", GUIDED)
+    assert list(looped) == list(opened)[:16]
+    assert replace(opened[16], frame=0, time_s=0.0, from_key=0, to_key=0) == looped[0]
+    assert looped[12].rows[0] == row("dark", "grey", -4.0)
+
+
+@pytest.mark.parametrize("name", ["sine", "ease", "curve"])
+def test_the_way_back_of_a_loop_has_the_weights_of_any_other(name: str) -> None:
+    arguments = "t/20" if name == "curve" else ""
+    settings = replace(
+        GUIDED, loop=True, num_frames=20, interpolation=name, interpolation_args=arguments
+    )
+    frames = timeline("4: a --hold 0.25\n12: b --ease out", settings)
+    assert [frames[i].weight for i in range(13, 20)] == [1 - (1 - i / 8) ** 2 for i in range(1, 8)]
+    closed = timeline("4: a --hold 0.25\n12: b", settings)
+    if name == "curve":
+        assert [closed[i].weight for i in range(13, 20)] == [i / 20 for i in range(13, 20)]
+    else:
+        weights = [closed[i].weight for i in range(12, 20)]
+        assert weights == sorted(weights)
+        # One small step is left to the end, where the first key frame's weight is 1.
+        assert 0.9 < weights[-1] < 1
+    # Before the first key frame it holds, and that is what the end leads to.
+    assert {(closed[i].from_key, closed[i].to_key) for i in range(5)} == {(4, 4)}
+    assert (closed[19].from_key, closed[19].to_key) == (12, 20)
+    assert closed[19].rows[-1].prompt == PromptBlend("b", "a")
+
+
+def test_planning_holds_no_more_memory_for_more_frames() -> None:
+    settings = replace(
+        GUIDED,
+        guidance="0:(4), 90000:(4+2*sin(t/5))",
+        steps="0:(8), max_f:(20)",
+        strength="0.6 + 0.4*cos(t)**2",
+        noise="1 - t/max_f/4",
+        seed="t/7",
+        interpolation="sine",
+    )
+    text = "\n".join(f"{50 * i}: a dog | number {i} --hold 0.1" for i in range(2000))
+    key_frames = parse_prompts(text)
+    tracemalloc.start()
+    try:
+        frames = Timeline(key_frames, replace(settings, num_frames=100_000))
+        planned_bytes, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        for plan in frames:
+            assert plan.rows
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The keys are some 1.5 kB each; of 100,000 plans each alone would be as much.
+    assert planned_bytes < 6e6
+    assert peak_bytes - planned_bytes < 1e5
 
 
 def test_derived_seeds_are_pinned() -> None:
@@ -202,7 +519,9 @@ def test_plan_as_json() -> None:
         "guidance": 5.0,
         "steps": 12,
         "strength": 1.0,
+        "noise": 1.0,
         "seed": [1, 2],
+        "seed_weight": 0.25,
         "rows": [
             {"prompt": ["grey", "grey"], "weight": -4.0},
             {"prompt": ["a", "b"], "weight": 5.0},
@@ -275,28 +594,67 @@ _KEY_FRAMES = st.builds(
     _PARTS,
     st.none() | st.sampled_from(["x", "y"]),
     st.none() | st.integers(0, MAX_SEED),
+    st.none() | st.sampled_from([0.0, 0.3, 1.0]),
+    st.none() | st.sampled_from(EASES),
 )
 _SEQUENCES = st.lists(
     _KEY_FRAMES, min_size=1, max_size=5, unique_by=lambda key_frame: key_frame.frame
 ).map(lambda key_frames: sorted(key_frames, key=lambda key_frame: key_frame.frame))
-_SETTINGS = st.builds(
-    RenderSettings,
+_PLAIN = dict(
     seed=st.integers(0, MAX_SEED),
     guidance=st.sampled_from([0.0, 1.0]) | st.floats(-2, 20),
     num_frames=st.none() | st.integers(1, 80),
 )
+_INTERPOLATIONS = st.sampled_from(
+    [
+        ("linear", ""),
+        ("sine", ""),
+        ("sine", "0.5, 2, 7"),
+        ("ease", "out"),
+        ("curve", "0:(0), 9:(1), 20:(sin(t)**2)"),
+        ("curve", "1"),
+    ]
+)
+_SCHEDULED = dict(
+    _PLAIN,
+    seed=_PLAIN["seed"] | st.sampled_from(["t/3", "0:(8), max_f/2:(2**40)", "2**53 - t"]),
+    guidance=_PLAIN["guidance"]
+    | st.sampled_from(["0:(-1), 30:(9)", "4*sin(t)", "5 - t/9", "s % 7 + t/99"]),
+    steps=st.sampled_from([1, 12, "0:(3), max_f + 1:(99)", "t % 9 + 1"]),
+    strength=st.sampled_from([None, 0.5, "0:(0), 20:(1)"]),
+    noise=st.sampled_from([1.0, "cos(t)**2", "0.3s:(1), 1s:(1.25)"]),
+)
+_SETTINGS = st.builds(RenderSettings, **_PLAIN)
+_ANY_SETTINGS = st.builds(
+    lambda interpolation, **values: RenderSettings(
+        interpolation=interpolation[0], interpolation_args=interpolation[1], **values
+    ),
+    _INTERPOLATIONS,
+    **_SCHEDULED,
+)
+"""Without what makes a frame depend on others than the two key frames around it."""
+
+
+@st.composite
+def closed(draw: st.DrawFn) -> RenderSettings:
+    """Any settings, and those that concern the sequence as a whole."""
+    settings = draw(_ANY_SETTINGS)
+    fixed = draw(st.booleans()) and not isinstance(settings.seed, str)
+    return replace(settings, loop=draw(st.booleans()), fixed_latent=fixed)
 
 
 def planned(key_frames: list[KeyFrame], settings: RenderSettings) -> Timeline:
-    """The timeline, where there is one: without guidance, sums may pass through zero."""
+    """The timeline, where there is one; only what its documentation refuses is refused."""
+    if isinstance(settings.seed, str) or settings.fixed_latent:
+        key_frames = [replace(key_frame, seed=None) for key_frame in key_frames]
     try:
         return Timeline(key_frames, settings)
-    except SettingsError:
-        assume(False)
+    except SettingsError as error:
+        assume(not any(reason in str(error) for reason in ("pass through sum 0", "loop has no")))
         raise
 
 
-@given(_SEQUENCES, _SETTINGS)
+@given(_SEQUENCES, closed())
 def test_weights_are_finite_and_sum_to_one(
     key_frames: list[KeyFrame], settings: RenderSettings
 ) -> None:
@@ -306,44 +664,106 @@ def test_weights_are_finite_and_sum_to_one(
         assert all(math.isfinite(weight) and weight != 0 for weight in weights)
         largest = max(1, *map(abs, weights))
         assert math.fsum(weights) == pytest.approx(1, abs=1e-12 * largest)
-        assert 0 <= plan.weight < 1
+        assert 0 <= plan.weight <= 1
+        assert 0 <= plan.seed_weight <= 1
+        assert plan.from_key == plan.to_key or plan.from_key < plan.frame < plan.to_key
 
 
-@given(_SEQUENCES, _SETTINGS)
-def test_a_key_frame_has_the_plan_that_it_has_alone(
+@given(_SEQUENCES, closed())
+def test_every_value_is_that_of_its_schedule(
     key_frames: list[KeyFrame], settings: RenderSettings
 ) -> None:
     frames = planned(key_frames, settings)
+    values = {"fps": settings.fps, "max_f": len(frames) - 1, "s": frames.seed}
+    names = ("guidance", "steps", "strength", "noise")
+    curves = {name: settings.schedule(name).bind(values) for name in names}
+    for plan in frames:
+        got = {name: getattr(plan, name) for name in names}
+        assert got == {name: curve.at(plan.frame) for name, curve in curves.items()}
+        assert isinstance(plan.steps, int)
+    if isinstance(settings.seed, str):
+        seeds = settings.schedule("seed").bind(values)
+        for plan in frames:
+            below, above = plan.seeds
+            seed = seeds.at(plan.frame)
+            assert (below, above) == (math.floor(seed), math.ceil(seed))
+            assert below + plan.seed_weight == seed
+
+
+@given(_SEQUENCES, _ANY_SETTINGS, st.booleans())
+def test_a_key_frame_has_the_plan_that_it_has_alone(
+    key_frames: list[KeyFrame], settings: RenderSettings, loop: bool
+) -> None:
+    settings = replace(settings, loop=loop)
+    frames = planned(key_frames, settings)
     for key_frame in key_frames:
-        alone = Timeline([key_frame], replace(settings, num_frames=None))
         if key_frame.frame < len(frames):
+            alone = planned([key_frame], replace(settings, num_frames=len(frames)))
             assert frames[key_frame.frame] == alone[key_frame.frame]
             assert all(r.prompt.start == r.prompt.end for r in frames[key_frame.frame].rows)
-            assert len(set(frames[key_frame.frame].seeds)) == 1
+            assert frames[key_frame.frame].weight == 0
 
 
-@given(_SEQUENCES, _SETTINGS)
+@given(_SEQUENCES, _ANY_SETTINGS)
 def test_a_plan_depends_on_the_key_frames_around_it_alone(
     key_frames: list[KeyFrame], settings: RenderSettings
 ) -> None:
     frames = planned(key_frames, settings)
     for start, end in pairwise(key_frames):
-        pair = Timeline([start, end], replace(settings, num_frames=len(frames)))
+        pair = planned([start, end], replace(settings, num_frames=len(frames)))
         for frame in range(start.frame, min(end.frame + 1, len(frames))):
             assert frames[frame] == pair[frame]
 
 
-@given(_SEQUENCES, _SETTINGS)
+@given(_SEQUENCES, _ANY_SETTINGS)
+def test_a_loop_is_the_sequence_with_its_first_key_frame_at_the_end(
+    key_frames: list[KeyFrame], settings: RenderSettings
+) -> None:
+    looped = planned(key_frames, replace(settings, loop=True))
+    seed = looped.seed if isinstance(settings.seed, int) else None
+    derived = None if seed is None else derive_seed(seed, key_frames[0].frame)
+    first = (
+        key_frames[0] if key_frames[0].seed is not None else replace(key_frames[0], seed=derived)
+    )
+    again = replace(first, frame=len(looped))
+    opened = planned([*key_frames, again], replace(settings, num_frames=len(looped)))
+    assert list(looped) == list(opened)
+
+
+@given(_SEQUENCES, closed())
 def test_max_rows_and_prompts_cover_every_frame(
     key_frames: list[KeyFrame], settings: RenderSettings
 ) -> None:
     frames = planned(key_frames, settings)
     used = {text for plan in frames for r in plan.rows for text in (r.prompt.start, r.prompt.end)}
-    most = max(len(plan.rows) for plan in frames)
     assert used <= set(frames.prompts())
-    assert most <= frames.max_rows
+    assert max(len(plan.rows) for plan in frames) <= frames.max_rows
+    assert len(set(frames.prompts())) == len(frames.prompts())
+
+
+@given(_SEQUENCES, _SETTINGS)
+def test_max_rows_and_prompts_are_no_more_than_frames_need(
+    key_frames: list[KeyFrame], settings: RenderSettings
+) -> None:
+    key_frames = [replace(key_frame, hold=None, ease=None) for key_frame in key_frames]
+    frames = planned(key_frames, settings)
     # Each row is 0 on one frame at most: among more frames than rows, one has them all.
     frames_between = [b.frame - a.frame - 1 for a, b in pairwise(key_frames)]
     if settings.num_frames is None and all(n > frames.max_rows for n in frames_between):
-        assert most == frames.max_rows
+        rows = [plan.rows for plan in frames]
+        used = {text for each in rows for r in each for text in (r.prompt.start, r.prompt.end)}
+        assert max(map(len, rows)) == frames.max_rows
         assert used == set(frames.prompts())
+
+
+@given(_SEQUENCES, closed())
+def test_walks_have_the_steps_and_strength_of_every_frame(
+    key_frames: list[KeyFrame], settings: RenderSettings
+) -> None:
+    frames = planned(key_frames, settings)
+    walks = list(frames.walks())
+    told = {frame: (steps, strength) for frame, steps, strength in walks}
+    assert [frame for frame, _, _ in walks] == sorted(told)
+    for plan in frames:
+        latest = max(frame for frame in told if frame <= plan.frame)
+        assert told[latest] == (plan.steps, plan.strength)

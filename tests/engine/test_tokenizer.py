@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from giffusion.engine.emphasis import EmphasisError
 from giffusion.engine.errors import ModelError
 from giffusion.engine.model import load_model
 from giffusion.engine.tokenizer import PromptTokenizer
@@ -92,7 +94,11 @@ def test_a_row_is_begin_text_end_and_padding(
     assert ids == [BEGIN, *kept, END, *[pad_token_id] * (num_tokens - 2 - len(kept))]
 
 
-@given(prompt=text | words, num_tokens=st.integers(2, 40))
+# What brackets do to a text is for the tests of weights.
+without_marks = text.map(lambda prompt: re.sub(r"[()\[\]\\]", "", prompt)) | words
+
+
+@given(prompt=without_marks, num_tokens=st.integers(2, 40))
 def test_what_is_cut_is_the_tail_and_nothing_is_lost_between(prompt: str, num_tokens: int) -> None:
     tokenizer = open_tokenizer(num_tokens)
     cut = tokenizer.cut(prompt)
@@ -117,6 +123,60 @@ def test_the_end_of_a_long_prompt() -> None:
     assert MODEL.tokenizer.cut("") is None
     kept = LONG.removesuffix("scarf and a blue hat")
     np.testing.assert_array_equal(MODEL.tokenizer.encode(kept), MODEL.tokenizer.encode(LONG))
+
+
+def test_marks_change_no_id() -> None:
+    ids, weights = MODEL.tokenizer.encode_weighted("a (red:1.5) house, [(fog)] \\(x\\)")
+    plain = "a red house, fog (x)"
+    assert ids.tolist() == MODEL.tokenizer.encode(plain).tolist()
+    assert ids.dtype == np.int32
+    assert weights.dtype == np.float32
+    assert weights.shape == (NUM_TOKENS,)
+    spans = PLAIN.encode(plain).offsets
+    red = [i for i, (begin, end) in enumerate(spans) if plain[begin:end].strip() in ("red", "re")]
+    assert [weights[i] for i in red] == [np.float32(1.5)] * len(red) != []
+    fog = 1.1 * (1 / 1.1)
+    assert set(weights.tolist()) == {1.0, 1.5, float(np.float32(fog))}
+
+
+def test_a_token_weighs_the_mean_of_its_letters() -> None:
+    """A space before a word, which the tokenizer counts as the word's own, does not count."""
+    plain = "a running dog"
+    encoding = PLAIN.encode(plain)
+    (token,) = (i for i, (b, e) in enumerate(encoding.offsets) if plain[b:e] == " running")
+    for prompt, expected in [
+        ("a (running:1.5) dog", 1.5),
+        ("a (run:1.7)ning dog", (3 * 1.7 + 4) / 7),
+        ("(a :3)running dog", 1.0),
+    ]:
+        ids, weights = MODEL.tokenizer.encode_weighted(prompt)
+        assert ids.tolist() == MODEL.tokenizer.encode(plain).tolist()
+        assert weights[token] == pytest.approx(expected, rel=1e-6)
+
+
+def test_begin_end_and_padding_weigh_one() -> None:
+    ids, weights = MODEL.tokenizer.encode_weighted("(a dog:2)")
+    num_text = len(PLAIN.encode("a dog", add_special_tokens=False).ids)
+    assert ids[0] == BEGIN
+    assert weights.tolist() == [1, *[2] * num_text, *[1] * (NUM_TOKENS - num_text - 1)]
+    _, weights = MODEL.tokenizer.encode_weighted(f"({LONG * 3}:2)")
+    assert weights.tolist() == [1, *[2] * (NUM_TOKENS - 2), 1]
+
+
+@given(prompt=text | words, num_tokens=st.integers(2, 40))
+def test_an_escaped_prompt_is_the_prompt(prompt: str, num_tokens: int) -> None:
+    tokenizer = open_tokenizer(num_tokens)
+    escaped = re.sub(r"[()\[\]\\]", r"\\\g<0>", prompt)
+    ids, weights = tokenizer.encode_weighted(escaped)
+    assert ids.tolist() == tokenizer.encode(prompt).tolist()
+    assert (weights == 1).all()
+
+
+def test_what_is_cut_has_no_marks() -> None:
+    marked = LONG.replace("scarf", "(scarf:1.3)").replace("blue", "[blue]").replace("hat", "\\(hat")
+    assert MODEL.tokenizer.cut(marked) == "scarf and a blue (hat"
+    with pytest.raises(EmphasisError):
+        MODEL.tokenizer.cut("a (b")
 
 
 def test_a_tokenizers_own_padding_and_truncation_are_off(tmp_path: Path) -> None:

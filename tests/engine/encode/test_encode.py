@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from giffusion.engine.encode import Writer, check_output, open_writer, read_metadata
-from giffusion.engine.encode.output import TEMP_SUFFIX
+from giffusion.engine.encode.place import TEMP_SUFFIX
 from giffusion.engine.errors import DiskFullError, InputError, OutputError, SettingsError
 from giffusion.engine.frames import PixelFormat
 
 FPS = Fraction(24)
-FORMATS = (".mp4", ".gif")
+FORMATS = (".mp4", ".gif", ".webm", ".webp", ".avif")
 WIDTH, HEIGHT = SIZE = (96, 64)
 
 
@@ -86,7 +87,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path, extension: str) -> 
     assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.parametrize("encoder", ["auto", "libx264", "libsvtav1"])
+@pytest.mark.parametrize("encoder", ["auto", "libx264", "libx265", "libsvtav1"])
 def test_a_named_encoder_leaves_a_whole_file_too(tmp_path: Path, encoder: str) -> None:
     import av
 
@@ -96,7 +97,7 @@ def test_a_named_encoder_leaves_a_whole_file_too(tmp_path: Path, encoder: str) -
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     assert read_metadata(tmp_path / "a.mp4") == "{}"
     with av.open(str(tmp_path / "a.mp4")) as container:
-        codec = "av1" if encoder == "libsvtav1" else "h264"
+        codec = {"libsvtav1": "av1", "libx265": "hevc"}.get(encoder, "h264")
         assert container.streams.video[0].codec_context.codec.canonical_name == codec
         assert sum(1 for _ in container.decode(video=0)) == 12
 
@@ -142,8 +143,20 @@ def test_metadata_of_another_kind_of_file_is_refused(
 @pytest.mark.parametrize(
     ("name", "fps", "size", "message"),
     [
-        ("out.webm", FPS, None, "extension '.webm' is unknown: expected .gif or .mp4"),
-        ("out", FPS, None, "the extension is missing: expected .gif or .mp4"),
+        (
+            "out.webmm",
+            FPS,
+            None,
+            "extension '.webmm' is unknown: did you mean '.webm'. known: .avif, .gif, .mp4, .png, "
+            ".webm, .webp",
+        ),
+        (
+            "out",
+            FPS,
+            None,
+            "the extension is missing: known: .avif, .gif, .mp4, .png, .webm, .webp",
+        ),
+        ("out.png", FPS, None, "expected a pattern, such as .*out/%05d.png"),
         ("out.gif", Fraction(51), None, "too fast for GIF: expected at most 50"),
         ("out.gif", Fraction(1, 1000), None, "too slow for GIF: expected at least 0.0015"),
         ("out.mp4", Fraction("23.976023976"), None, "too fine for MP4: .* such as 24000/1001"),
@@ -215,8 +228,12 @@ def test_the_frames_of_a_render_that_ends_early_can_be_kept(tmp_path: Path, exte
     assert sorted(os.listdir(tmp_path)) == sorted([f"out.partial{extension}", kept.name])
     assert (tmp_path / f"out.partial{extension}").read_bytes() == b"mine"
     assert read_metadata(kept) == '{"a": 1}'
-    with av.open(str(kept)) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 10
+    if extension in (".webp", ".avif"):
+        with Image.open(kept) as animation:
+            assert getattr(animation, "n_frames", 1) == 10
+    else:
+        with av.open(str(kept)) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 10
 
 
 def test_two_renders_to_one_path_do_not_disturb_each_other(tmp_path: Path) -> None:
@@ -289,7 +306,9 @@ def test_a_full_disk_is_told_and_left_clean(
         stage = _fill(folder / f"out{extension}", 250)
         stages.add(stage)
         assert os.listdir(folder) == ([f"out{extension}"] if stage == "done" else [])
-    assert stages == {"write", "close", "done"}
+    # Where it shows depends on how much an encoder keeps back.
+    assert "done" in stages
+    assert stages & {"write", "close"}
 
 
 def test_an_mp4_that_fills_the_disk_in_its_trailer_leaves_nothing(
@@ -362,7 +381,7 @@ for index in range(100 if finishing else 80):
 if not finishing:
     told()
 import giffusion.engine.encode.output as output
-output._sync = told
+output.sync = told
 writer.close(told)
 """,
         tmp_path,

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image, ImageSequence
 
 from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
-from giffusion.engine.encode.formats import RgbFrame, VideoSpec, delays_cs
+from giffusion.engine.encode.formats import RgbFrame, VideoSpec
 from giffusion.engine.encode.gif import GifEncoder, read_comment
+from giffusion.engine.encode.limits import delay_cs
 from giffusion.engine.errors import RenderError
 
 WIDTH, HEIGHT = SIZE = (96, 64)
@@ -64,7 +65,7 @@ def test_delays_add_up_to_the_exact_time(tmp_path: Path, fps: str) -> None:
     rate = Fraction(fps)
     encode(tmp_path / "a.gif", [picture(index) for index in range(25)], rate).discard()
     _, durations = decode(tmp_path / "a.gif")
-    assert durations == [10 * delay for delay in delays_cs(rate, 25)]
+    assert durations == [10 * delay_cs(index, rate) for index in range(25)]
     assert sum(durations) == 10 * round(2500 / rate)
 
 

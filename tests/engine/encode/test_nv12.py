@@ -13,9 +13,10 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from numpy.typing import NDArray
 
+from giffusion.engine.encode.containers import MP4, open_video
 from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
 from giffusion.engine.encode.formats import RgbFrame, VideoSpec
-from giffusion.engine.encode.video import Mp4Encoder, open_video
+from giffusion.engine.encode.video import Mp4Encoder
 from giffusion.export.nv12 import nv12 as in_graph
 
 WIDTH, HEIGHT = SIZE = (96, 64)
@@ -185,7 +186,7 @@ def test_what_is_decoded_is_the_nv12_that_was_given(tmp_path: Path, encoder: str
     """In the encoder's own format, so that no conversion hides a fault."""
     source = nv12(smooth())
     write(tmp_path / "a.mp4", encoder, [source] * 3)
-    with open_video(tmp_path / "a.mp4") as container:
+    with open_video(tmp_path / "a.mp4", MP4) as container:
         for frame in container.decode(video=0):
             found = frame.to_ndarray().reshape(-1)
             luma, cb, cr = np.split(found, [WIDTH * HEIGHT, WIDTH * HEIGHT * 5 // 4])
@@ -203,7 +204,7 @@ def write(path: Path, encoder: str, frames: list[NDArray[np.uint8]]) -> None:
 
 def round_trip(folder: Path, encoder: str, frames: list[NDArray[np.uint8]]) -> list[RgbFrame]:
     write(folder / "a.mp4", encoder, frames)
-    with open_video(folder / "a.mp4") as container:
+    with open_video(folder / "a.mp4", MP4) as container:
         return [_rgb(frame) for frame in container.decode(video=0)]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from giffusion.engine.encode.output import TEMP_SUFFIX, OutputFile, check_place, write_error
+from giffusion.engine.encode.output import OutputFile, check_place
+from giffusion.engine.encode.place import TEMP_SUFFIX, write_error
 from giffusion.engine.errors import DiskFullError, OutputError, RenderError
 
 

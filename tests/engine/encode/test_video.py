@@ -16,9 +16,10 @@ import pytest
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
+from giffusion.engine.encode.containers import MP4, open_video, read_tag
 from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
 from giffusion.engine.encode.formats import VideoSpec
-from giffusion.engine.encode.video import Mp4Encoder, open_video, read_tag
+from giffusion.engine.encode.video import Mp4Encoder
 from giffusion.engine.errors import RenderError
 
 WIDTH, HEIGHT = SIZE = (96, 64)
@@ -69,7 +70,7 @@ def test_rate_times_and_duration_are_exact(
     if rate > (ENCODERS[encoder].max_fps or rate):
         pytest.skip(f"{encoder} takes at most {ENCODERS[encoder].max_fps} frames a second")
     encode(tmp_path / "a.mp4", num_frames, rate, encoder=encoder)
-    with open_video(tmp_path / "a.mp4") as container:
+    with open_video(tmp_path / "a.mp4", MP4) as container:
         stream = container.streams.video[0]
         assert stream.average_rate == rate
         base = stream.time_base
@@ -82,7 +83,7 @@ def test_rate_times_and_duration_are_exact(
 @pytest.mark.parametrize("encoder", SOFTWARE)
 def test_colours_are_limited_range_bt709_and_say_so(tmp_path: Path, encoder: str) -> None:
     encode(tmp_path / "a.mp4", 2, encoder=encoder)
-    with open_video(tmp_path / "a.mp4") as container:
+    with open_video(tmp_path / "a.mp4", MP4) as container:
         codec = container.streams.video[0].codec_context
         assert (codec.color_primaries, codec.color_trc, codec.colorspace) == (1, 1, 1)
         assert codec.color_range == ColorRange.MPEG
@@ -96,7 +97,7 @@ def test_av1_says_that_chroma_is_sited_left(tmp_path: Path) -> None:
     Codec ISO Media File Format Binding, section 2.3.3.
     """
     encode(tmp_path / "a.mp4", 2, encoder="libsvtav1")
-    with open_video(tmp_path / "a.mp4") as container:
+    with open_video(tmp_path / "a.mp4", MP4) as container:
         extradata = container.streams.video[0].codec_context.extradata
     assert extradata is not None
     assert extradata[2] & 0b11 == 1
@@ -111,7 +112,7 @@ def test_hevc_goes_by_the_name_that_apples_players_know(tmp_path: Path) -> None:
     for index in range(3):
         video.write(picture(index))
     video.finish()
-    with open_video(tmp_path / "a.mp4") as container:
+    with open_video(tmp_path / "a.mp4", MP4) as container:
         assert container.streams.video[0].codec_context.codec_tag == "hvc1"
         assert sum(1 for _ in container.decode(video=0)) == 3
 
@@ -162,8 +163,8 @@ def test_the_text_stands_under_its_own_name_and_as_the_comment(
 ) -> None:
     text = '{"é": "' + "x" * 200_000 + '"}'
     encode(tmp_path / "a.mp4", 1, metadata=text, encoder=encoder)
-    assert read_tag(tmp_path / "a.mp4") == text
-    with open_video(tmp_path / "a.mp4") as container:
+    assert read_tag(tmp_path / "a.mp4", MP4) == text
+    with open_video(tmp_path / "a.mp4", MP4) as container:
         assert container.metadata["comment"] == text
         assert "creation_time" not in container.metadata
 
@@ -178,7 +179,7 @@ def test_small_and_odd_shaped_pictures_work(
     for index in range(3):
         video.write(np.full((size[1] * 3 // 2, size[0]), 100 + index, np.uint8))
     video.finish()
-    with open_video(tmp_path / "a.mp4") as container:
+    with open_video(tmp_path / "a.mp4", MP4) as container:
         assert [frame.width for frame in container.decode(video=0)] == [size[0]] * 3
 
 
@@ -230,7 +231,7 @@ def test_a_name_is_never_taken_for_a_protocol_or_pattern(
     monkeypatch.chdir(tmp_path)
     path = Path("pipe:%d #?.mp4")
     encode(path, 1, metadata="{}")
-    assert read_tag(path) == "{}"
+    assert read_tag(path, MP4) == "{}"
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
@@ -239,7 +240,7 @@ def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
     crafted = tmp_path / "b.mp4"
     crafted.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{tmp_path}/a.mp4\n")
     with pytest.raises(av.error.FFmpegError):
-        read_tag(crafted)
+        read_tag(crafted, MP4)
 
 
 def _num_threads() -> int:

@@ -1,0 +1,61 @@
+"""Whether a job can be rendered, asked before anything is loaded.
+
+Front ends call it before they open a runtime, and the engine for every job that is submitted. The
+invariant: what passes here cannot fail later for what the user wrote.
+"""
+
+from __future__ import annotations
+
+from giffusion.engine.batch import sampler_steps
+from giffusion.engine.errors import SettingsError
+from giffusion.engine.model import Model
+from giffusion.engine.sampling import start_step
+from giffusion.engine.settings import FROM_NOISE, MAX_BATCH, RenderSettings
+from giffusion.engine.timeline import Timeline
+
+
+def check_job(model: Model, timeline: Timeline, settings: RenderSettings, *, batch: int) -> None:
+    """Checks that a job can be rendered.
+
+    Args:
+        model: the model.
+        timeline: what to render.
+        settings: how.
+        batch: rows of a lane's batch.
+
+    Raises:
+        SettingsError: the batch is out of its range, a frame has more conditions than it has rows,
+            the size does not suit the model, the sampler cannot take the number of steps on some
+            frame, or a frame starts from an init picture and there is none.
+    """
+    check_batch(batch)
+    model.check_size(settings.size)
+    if timeline.max_rows > batch:
+        raise SettingsError(
+            f"batch {batch} has fewer rows than a frame needs, {timeline.max_rows}, one for each "
+            f"prompt and the negative: expected --batch {timeline.max_rows} or more"
+        )
+    checked: set[tuple[int, int]] = set()
+    for frame, steps, strength in timeline.walks():
+        if strength != FROM_NOISE and settings.image is None:
+            raise SettingsError(
+                f"strength is {strength:g} on frame {frame} and there is no picture to start from: "
+                "expected 1, or an init picture by --image"
+            )
+        try:
+            walk = steps, start_step(steps, strength)
+            if walk not in checked:
+                sampler_steps(model, settings.sampler, steps, strength, settings.eta)
+        except SettingsError as error:
+            raise SettingsError(f"frame {frame}: {error}") from error
+        checked.add(walk)
+
+
+def check_batch(batch: int) -> None:
+    """Checks the number of rows of a batch.
+
+    Raises:
+        SettingsError: it is out of its range.
+    """
+    if not 1 <= batch <= MAX_BATCH:
+        raise SettingsError(f"batch {batch} is out of range: expected 1 to {MAX_BATCH}")

@@ -1,0 +1,140 @@
+"""An init picture: a file to pixels, and pixels to latents.
+
+The engine reads a job's picture when it is submitted, and encodes it on the thread that makes
+conditions. The invariant: a picture is read as what it is, bounded in size, or refused in a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import warnings
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from giffusion.engine.errors import InputError, one_line
+from giffusion.engine.model import Model, latent_size
+from giffusion.engine.runtimes.base import Graph, Runtime
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PICTURE_PIXELS = 1 << 26
+"""8192 pixels square, as the largest frames; more is taken for a decompression bomb."""
+_KINDS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
+
+
+def read_picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Reads a picture, turned as its camera says, cut to a shape about its centre and resized.
+
+    What is transparent becomes white.
+
+    Args:
+        path: the file; of an animation the first picture is read.
+        size: (width, height) to cut and resize it to.
+
+    Returns:
+        (H, W, 3) RGB.
+
+    Raises:
+        InputError: it is missing, is no picture, or has more than `MAX_PICTURE_PIXELS`.
+    """
+    from PIL import Image, ImageOps
+
+    _check_file(path)
+    try:
+        with _opened(path) as opened:
+            if opened.width * opened.height > MAX_PICTURE_PIXELS:
+                raise InputError(
+                    f"{path} is {opened.width}x{opened.height}: expected a picture of at most "
+                    f"{MAX_PICTURE_PIXELS} pixels; make it smaller"
+                )
+            turned = _as_rgba(ImageOps.exif_transpose(opened))
+    except InputError:
+        raise
+    except Exception as error:  # what broken files raise differs from kind to kind
+        reason = one_line(getattr(error, "strerror", None) or error)
+        raise InputError(f"{path} cannot be read as a picture: {reason}") from error
+    backed = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned)
+    fitted = ImageOps.fit(backed.convert("RGB"), size, Image.Resampling.LANCZOS)
+    return np.asarray(fitted, np.uint8)
+
+
+def file_digest(path: Path) -> str:
+    """Returns a file's sha256, by which a plan says which picture it was made from.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    _check_file(path)
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _check_file(path: Path) -> None:
+    """Refuses what has no end or is waited for, such as a device or a pipe."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} is no path: {error}") from error
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is no file: expected a picture")
+
+
+def _opened(path: Path) -> Image.Image:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        # Ours is the smaller limit, and the warning would be a line of its own.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path, formats=_KINDS)
+
+
+def _as_rgba(picture: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off above 8
+        grey = np.asarray(picture).clip(0, 0xFFFF) / 0x101
+        picture = Image.fromarray(grey.round().astype(np.uint8))
+    return picture.convert("RGBA")
+
+
+class PictureEncoder:
+    """Pictures to latents, by a model's encode graph, which is loaded at the first.
+
+    Args:
+        model: the model.
+        runtime: what runs the graph.
+        size: (width, height) of the pictures.
+    """
+
+    def __init__(self, model: Model, runtime: Runtime, size: tuple[int, int]) -> None:
+        self._model, self._runtime, self._size = model, runtime, size
+
+    def encode(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns the latents, (4, h, w), of a picture, (H, W, 3) RGB."""
+        self._graph.write("rgb", picture, 0)
+        self._graph.run()
+        latents: NDArray[np.float32] = self._graph.read("latents", 0)
+        return latents
+
+    def close(self) -> None:
+        """Frees the graph."""
+        if "_graph" in self.__dict__:
+            self._graph.close()
+
+    @cached_property
+    def _graph(self) -> Graph:
+        height, width = latent_size(self._size)
+        path = self._model.graph_path("encode", self._runtime.graph_dtype)
+        axes = {"images": 1, "h": height, "w": width}
+        return self._runtime.load(path, self._model.spec("encode"), axes)

@@ -1,0 +1,133 @@
+"""What a file carries of the render that made it, so that it can be made again.
+
+`rendering.py` writes one into every file, `giffusion inspect` reads it. The invariant: a record
+that is read back plans the frames of the render that wrote it, or is refused in a line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
+from reprlib import repr as quote
+from typing import Any
+
+from giffusion.engine.errors import InputError, nearest
+from giffusion.engine.prompts import format_prompts
+from giffusion.engine.settings import RenderSettings, parse_fps
+from giffusion.engine.timeline import Timeline
+
+_KEYS = ("giffusion", "prompts", "settings", "numerics")
+_NUMBER, _WHOLE = (int, float), (int,)
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "Fraction": (str,),
+    "bool": (bool,),
+    "float": _NUMBER,
+    "float | str": (*_NUMBER, str),
+    "float | str | None": (*_NUMBER, str, type(None)),
+    "int | None": (*_WHOLE, type(None)),
+    "int | str": (*_WHOLE, str),
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "tuple[int, int] | None": (list, type(None)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RenderRecord:
+    """A render: what was asked for, and by what it was made.
+
+    Args:
+        version: of giffusion.
+        prompts: the key frames, as `format_prompts` writes them.
+        settings: the job's; head and tail are part of the prompts.
+        numerics: what the bits depend on besides: model, runtime, precision, batch, encoder.
+        image_sha256: of the init picture, or None where there is none.
+    """
+
+    version: str
+    prompts: str
+    settings: RenderSettings
+    numerics: dict[str, Any]
+    image_sha256: str | None = None
+
+    @classmethod
+    def of(
+        cls, timeline: Timeline, numerics: dict[str, Any], image_sha256: str | None = None
+    ) -> RenderRecord:
+        """Returns the record of a job, rendered with some numerics."""
+        settings = replace(timeline.settings, head="", tail="")
+        prompts = format_prompts(timeline.key_frames)
+        return cls(version("giffusion"), prompts, settings, numerics, image_sha256)
+
+    def to_json(self) -> str:
+        """Returns the record as JSON, on one line."""
+        settings = {**asdict(self.settings), "fps": str(self.settings.fps)}
+        values = (self.version, self.prompts, settings, self.numerics)
+        record = dict(zip(_KEYS, values, strict=True))
+        if self.image_sha256 is not None:
+            record["image_sha256"] = self.image_sha256
+        # A path that is no UTF-8 has surrogates, which become JSON's own escapes.
+        text = json.dumps(record, ensure_ascii=False)
+        return text.encode(errors="backslashreplace").decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> RenderRecord:
+        """Reads a record.
+
+        Raises:
+            InputError: the text is none, or has settings that this version does not know.
+        """
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict) or not set(_KEYS) <= record.keys():
+            raise InputError("the text in it is no plan of a render: expected one by giffusion")
+        given, prompts, settings, numerics = (record[key] for key in _KEYS)
+        digest = record.get("image_sha256")
+        if not (
+            isinstance(given, str)
+            and isinstance(prompts, str)
+            and isinstance(numerics, dict)
+            and isinstance(digest, str | None)
+        ):
+            raise InputError("its plan is damaged: expected texts and settings by giffusion")
+        return cls(given, prompts, _settings(settings), numerics, digest)
+
+    def timeline(self, source: str) -> Timeline:
+        """Plans the render again.
+
+        Args:
+            source: name of where the record stands, for messages.
+
+        Raises:
+            InputError: its prompts or settings cannot be used.
+        """
+        return Timeline.from_text(self.prompts, self.settings, source)
+
+
+def _settings(values: object) -> RenderSettings:
+    kinds = {field.name: str(field.type) for field in fields(RenderSettings)}
+    if not isinstance(values, dict):
+        raise InputError("its plan has no settings: expected an object")
+    for name, value in values.items():
+        if name not in kinds:
+            raise InputError(f"its plan has no setting {quote(name)}: {nearest(name, kinds)}")
+        is_flag = isinstance(value, bool)
+        if not isinstance(value, _KINDS[kinds[name]]) or (is_flag and kinds[name] != "bool"):
+            raise InputError(f"its plan has {name} {quote(value)}: expected {kinds[name]}")
+    read = dict(values)
+    if "fps" in read:
+        read["fps"] = parse_fps(read["fps"])
+    if read.get("size") is not None:
+        read["size"] = _size(read["size"])
+    return RenderSettings(**read)
+
+
+def _size(sides: list[object]) -> tuple[int, int]:
+    match sides:
+        case [int(width), int(height)]:
+            return width, height
+    raise InputError(f"its plan has size {quote(sides)}: expected two whole numbers")

@@ -1,0 +1,109 @@
+"""`giffusion inspect`: the plan that a file carries, and the file once more."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from giffusion.engine.encode import read_metadata
+from giffusion.engine.errors import InputError
+from giffusion.engine.model import load_model
+from giffusion.engine.pictures import file_digest
+from giffusion.engine.record import RenderRecord
+from giffusion.engine.settings import RenderSettings
+from giffusion.models import find_model
+from giffusion.server.commands.render import open_report, render_timeline
+from giffusion.server.reports import Report
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prints the plan, or renders it again with `--again`."""
+    text = read_metadata(options.file)
+    if text is None:
+        raise InputError(
+            f"{options.file} carries no plan: expected a file that giffusion render made, whose "
+            "metadata nobody removed"
+        )
+    try:
+        record = RenderRecord.from_json(text)
+    except InputError as error:
+        raise InputError(f"{options.file}: {error}") from error
+    if options.again:
+        _render_again(options, record)
+    elif options.output is not None:
+        raise InputError(f"--output {options.output} without --again: give both, or neither")
+    else:
+        print(record.to_json() if options.json else "\n".join(_lines(record)))
+
+
+def _render_again(options: argparse.Namespace, record: RenderRecord) -> None:
+    if options.output is None:
+        raise InputError("--again has no place to go: give -o FILE")
+    timeline = record.timeline(str(options.file))
+    _check_image(record)
+    _take_over(options, record)
+    with open_report(options) as report:
+        _check_model(options, record, report)
+        result = render_timeline(options, timeline, report)
+        for name in sorted({*record.numerics, *result.numerics}):
+            then, now = record.numerics.get(name), result.numerics.get(name)
+            if then != now:
+                report.note(f"other numerics than before: {name} was {then}, is {now}")
+        report.done(result)
+
+
+def _take_over(options: argparse.Namespace, record: RenderRecord) -> None:
+    """Fills in, from the file, the options that were not given."""
+    numerics = record.numerics
+    if options.runtime is None:
+        options.runtime, options.precision = (
+            numerics.get("runtime"),
+            (options.precision or numerics.get("precision")),
+        )
+    # Another format has its own encoder.
+    if options.encoder is None and options.output.suffix.lower() == options.file.suffix.lower():
+        options.encoder = numerics.get("encoder")
+        options.quality = options.quality or numerics.get("quality")
+    options.batch = options.batch or numerics.get("batch")
+    options.shrink_tail = options.shrink_tail or bool(numerics.get("shrink_tail"))
+
+
+def _check_model(options: argparse.Namespace, record: RenderRecord, report: Report) -> None:
+    name, fingerprint = record.numerics.get("model"), record.numerics.get("fingerprint")
+    given = options.model is not None
+    options.model = options.model or str(name)
+    found = load_model(find_model(options.model)).fingerprint
+    if found == fingerprint:
+        return
+    if not given:
+        raise InputError(
+            f"{options.file} was made by another model '{name}', {fingerprint}, than the one here, "
+            f"{found}: give --model FOLDER of that one, or --model {name} to use this one"
+        )
+    report.note(f"another model than before: it was {fingerprint}, is {found}")
+
+
+def _check_image(record: RenderRecord) -> None:
+    image = record.settings.image
+    if image is not None and file_digest(Path(image)) != record.image_sha256:
+        raise InputError(
+            f"{image} is not the picture that the file was made from: put that one there again"
+        )
+
+
+def _lines(record: RenderRecord) -> Iterator[str]:
+    """Yields the plan for reading: the key frames, and what is not the default."""
+    yield f"# made by giffusion {record.version}"
+    yield record.prompts.rstrip("\n")
+    yield ""
+    for field in fields(RenderSettings):
+        value = getattr(record.settings, field.name)
+        if value != field.default:
+            yield f"{field.name}: {value}"
+    yield ""
+    for name, value in record.numerics.items():
+        yield f"{name}: {value}"
+    if record.image_sha256 is not None:
+        yield f"image_sha256: {record.image_sha256}"
