@@ -164,14 +164,16 @@ def segment_weight(interpolation: str, arguments: str = "") -> Weight:
     if interpolation == "ease":
         return ease(arguments or DEFAULT_EASE)
     if interpolation == "curve":
-        raise SettingsError("interpolation curve has no weight of its own: it is a schedule")
+        raise SettingsError(
+            "interpolation curve has no weight of its own, but a schedule: ask parse_interpolation"
+        )
     known = nearest(interpolation, INTERPOLATION_NAMES)
     raise SettingsError(f"unknown interpolation {quote(interpolation)}: {known}")
 
 
 def _curve(arguments: str) -> Schedule:
     if not arguments.strip():
-        raise SettingsError("interpolation curve has no curve: expected such as '0:(0), 30:(1)'")
+        raise SettingsError("interpolation curve has no arguments: expected a schedule such as '0:(0), 30:(1)'")
     return parse_schedule(arguments, "interpolation curve", Limits(0, 1))
 
 

@@ -128,6 +128,7 @@ def _settings(values: object) -> RenderSettings:
 
 def _size(sides: list[object]) -> tuple[int, int]:
     match sides:
-        case [int(width), int(height)]:
+        # `True` is an int.
+        case [int(width), int(height)] if not {type(width), type(height)} & {bool}:
             return width, height
     raise InputError(f"its plan has size {quote(sides)}: expected two whole numbers")

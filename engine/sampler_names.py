@@ -6,6 +6,8 @@ name into a table. A name is a base and at most one modifier: `euler`, `euler-ka
 
 from __future__ import annotations
 
+from reprlib import repr as quote
+
 from giffusion.engine.errors import SettingsError, nearest
 
 KARRAS = "karras"
@@ -65,7 +67,7 @@ def canonical_sampler(name: str) -> str:
     if canonical in SAMPLERS:
         return canonical
     known = _CLASSES.values() if given not in _BASES and "scheduler" in given else SAMPLERS
-    raise SettingsError(f"unknown sampler {name!r}: {nearest(name, known)}")
+    raise SettingsError(f"unknown sampler {quote(name)}: {nearest(name, known)}")
 
 
 def split_sampler(canonical: str) -> tuple[str, str | None]:

@@ -112,7 +112,7 @@ def start_step(num_steps: int, strength: float) -> int:
         SettingsError: the strength is out of its range or leaves no step.
     """
     if not 0 < strength <= 1:
-        raise SettingsError(f"strength {strength} is out of range: expected 0 < … <= 1")
+        raise SettingsError(f"strength {strength} is out of range: expected above 0, and at most 1")
     remaining = int(num_steps * strength)
     if remaining == 0:
         raise SettingsError(

@@ -25,6 +25,7 @@ from giffusion.engine.samplers.config import (
     maybe_flag,
     refusal,
     whole,
+    written,
 )
 from giffusion.engine.samplers.options import SolverOptions
 
@@ -185,6 +186,6 @@ def _betas(config: Config) -> tuple[float, ...]:
 
 def _trained_betas(trained: object, count: int) -> tuple[float, ...]:
     if not isinstance(trained, list | tuple) or len(trained) != count:
-        got = f"{len(trained)} of them" if isinstance(trained, list | tuple) else repr(trained)
+        got = f"a list of {len(trained)}" if isinstance(trained, list | tuple) else written(trained)
         raise refusal("trained_betas", got, f"a list of num_train_timesteps, {count}, numbers")
     return tuple(fraction({"trained_betas": beta}, "trained_betas", 0.0) for beta in trained)

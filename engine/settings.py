@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from reprlib import repr as quote
 
 from giffusion.engine.curves import Schedule, parse_schedule
 from giffusion.engine.easing import parse_interpolation
@@ -114,11 +115,13 @@ class RenderSettings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.fps, int | Fraction):
-            raise SettingsError(f"fps {self.fps!r} is not exact: expected a Fraction or an int")
+            raise SettingsError(
+                f"fps {quote(self.fps)} is not exact: expected a Fraction or an int"
+            )
         for name in ("seed", "steps", "num_frames"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, int | str):
-                raise SettingsError(f"{name} {value!r} is not a whole number: expected an int")
+                raise SettingsError(f"{name} {quote(value)} is not a whole number: expected an int")
         _in_range("fps", self.fps, Fraction(1, 1000), MAX_FPS)
         self._check_schedules()
         self._check_sampler()
@@ -158,7 +161,7 @@ class RenderSettings:
     def _check_schedules(self) -> None:
         for name in SCHEDULES:
             value = getattr(self, name)
-            if isinstance(value, str) and (whole := re.fullmatch(r"\s*([0-9]{1,19})\s*", value)):
+            if isinstance(value, str) and (whole := re.fullmatch(r"\s*([0-9]{1,36})\s*", value)):
                 object.__setattr__(self, name, int(whole[1]))
         if isinstance(self.seed, int):
             _in_range("seed", self.seed, 0, MAX_SEED)
@@ -182,7 +185,8 @@ def parse_fps(text: str) -> Fraction:
     """
     if _FPS.fullmatch(text.strip()) is None:
         raise SettingsError(
-            f"fps {text!r} is not a frame rate: expected a number or a fraction such as 30000/1001"
+            f"fps {quote(text)} is not a frame rate: expected a number or a fraction such as"
+            " 30000/1001"
         )
     fps = Fraction(text.strip())
     _in_range("fps", fps, Fraction(1, 1000), MAX_FPS)
@@ -197,7 +201,9 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"\s*([0-9]{1,6})\s*[xX×]\s*([0-9]{1,6})\s*", text)
     if match is None:
-        raise SettingsError(f"size {text!r} is not a size: expected WIDTHxHEIGHT, such as 128x128")
+        raise SettingsError(
+            f"size {quote(text)} is not a size: expected WIDTHxHEIGHT, such as 128x128"
+        )
     width, height = int(match[1]), int(match[2])
     for side in (width, height):
         _in_range("size", side, 1, MAX_SIDE)
@@ -214,10 +220,10 @@ def _in_range(
 
 def _check_text(name: str, text: str) -> None:
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise SettingsError(f"{name} {text!r} is not UTF-8: expected plain text")
+        raise SettingsError(f"{name} {quote(text)} is not UTF-8: expected plain text")
     check_emphasis(text, name)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise SettingsError(f"unknown {name} {value!r}: {nearest(value, known)}")
+        raise SettingsError(f"unknown {name} {quote(value)}: {nearest(value, known)}")

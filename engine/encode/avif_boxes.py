@@ -10,6 +10,7 @@ Sources: AOMedia, AV1 Image File Format, and AV1 Codec ISO Media File Format Bin
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
 from dataclasses import dataclass
 from fractions import Fraction
@@ -212,4 +213,7 @@ def _locations(places: list[tuple[int, int, int]]) -> bytes:
 
 
 def _uint32s(values: array[int]) -> bytes:
-    return struct.pack(f">{len(values)}I", *values)
+    data = array("I", values)
+    if sys.byteorder == "little":
+        data.byteswap()
+    return data.tobytes()

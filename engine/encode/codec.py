@@ -16,8 +16,9 @@ from giffusion.engine.encode.formats import Size
 
 # The number that H.264 and AV1 give to BT.709, as primaries, as transfer and as matrix.
 _BT709 = 1
-# SVT-AV1 writes its own log to standard error, past FFmpeg's; 1 keeps errors alone.
-_SVT_LOG, _ERRORS_ONLY = "SVT_LOG", "1"
+# SVT-AV1 writes its own log to standard error, past FFmpeg's. 0 keeps what is fatal alone: it calls
+# a render that was stopped an error, and true ones FFmpeg raises as well.
+_SVT_LOG, _FATAL_ONLY = "SVT_LOG", "0"
 
 
 def options(info: EncoderInfo, quality: int | None = None) -> dict[str, str]:
@@ -36,7 +37,7 @@ def configure(codec: VideoCodecContext, info: EncoderInfo, size: Size, pixel_for
         pixel_format: FFmpeg's name of what its pictures will be in.
     """
     if info.planar:
-        os.environ.setdefault(_SVT_LOG, _ERRORS_ONLY)
+        os.environ.setdefault(_SVT_LOG, _FATAL_ONLY)
     codec.width, codec.height = size
     codec.pix_fmt = pixel_format
     if info.num_threads is not None:

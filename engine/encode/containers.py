@@ -17,6 +17,7 @@ from av.container import InputContainer
 
 TAG = "giffusion"
 _MIN_TIMESCALE = 10_000
+_RATE_TOLERANCE_S = Fraction(1, 10_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,22 @@ class VideoContainer:
     demuxer: str
     options: Callable[[Fraction], dict[str, str]]
     ticks: int | None = None
+
+    def start_of(self, index: int, fps: Fraction) -> Fraction:
+        """Returns when a frame begins, in seconds, as the container can say it."""
+        if self.ticks is None:
+            return index / fps
+        # Halves go up, as in FFmpeg.
+        return Fraction(math.floor(self.ticks * index / fps + Fraction(1, 2)), self.ticks)
+
+    def is_rate(self, found: Fraction, fps: Fraction) -> bool:
+        """Returns whether a rate that was read is the one that was written.
+
+        Where times are rounded the file says nanoseconds, and FFmpeg a short fraction near them.
+        """
+        if self.ticks is None or not found:
+            return found == fps
+        return abs(1 / found - 1 / fps) < _RATE_TOLERANCE_S
 
 
 def exact_timescale(fps: Fraction) -> int:

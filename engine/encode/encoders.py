@@ -168,6 +168,7 @@ ENCODERS: dict[str, EncoderInfo] = {
             options=_X265,
             quality=_X265_QUALITY,
             planar=True,
+            min_side=16,
             tag=_HEVC_TAG,
         ),
         EncoderInfo(

@@ -102,11 +102,11 @@ def _item(file: BinaryIO, meta: bytes) -> bytes | None:
     extents = dict(_locations(parts[b"iloc"])).get(number, [])
     if sum(length for _, length in extents) > MAX_PACKET_BYTES:
         raise ValueError("its XMP is too large")
-    packet = b""
+    parts_of_packet = []
     for offset, length in extents:
         file.seek(offset)
-        packet += file.read(length)
-    return packet
+        parts_of_packet.append(file.read(length))
+    return b"".join(parts_of_packet)
 
 
 def _xmp_number(items: bytes) -> int | None:
@@ -138,7 +138,11 @@ def _locations(places: bytes) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         reader.take(2)
         base = reader.take(base_bytes)
         extents = []
-        for _ in range(reader.take(2)):
+        num_extents = reader.take(2)
+        if num_extents > 1 and not length_bytes:
+            # Numbers without bytes could be counted for hours.
+            raise ValueError("its index is damaged")
+        for _ in range(num_extents):
             reader.take(index_bytes if version else 0)
             extents.append((base + reader.take(offset_bytes), reader.take(length_bytes)))
         if not elsewhere:

@@ -75,7 +75,8 @@ class PictureMaker:
 
 def _chroma_planes(chroma: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Splits (H/2, W) of interleaved Cb and Cr into two planes of (H/2, W/2)."""
-    return np.ascontiguousarray(chroma[:, 0::2]), np.ascontiguousarray(chroma[:, 1::2])
+    # Not ascontiguousarray: it leaves a single column its strides, which DLPack's reader refuses.
+    return chroma[:, 0::2].copy(), chroma[:, 1::2].copy()
 
 
 @cache

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from giffusion.engine.encode.codec import configure, options
 from giffusion.engine.encode.containers import MP4, TAG, WEBM, VideoContainer, open_video
-from giffusion.engine.encode.formats import Progress, VideoSpec
+from giffusion.engine.encode.formats import Progress, Size, VideoSpec
 from giffusion.engine.encode.nvenc import NvencError, explained, sessions
 from giffusion.engine.encode.pictures import PictureMaker
 from giffusion.engine.errors import RenderError
@@ -132,11 +132,21 @@ def _verify(path: Path, num_frames: int, spec: VideoSpec, container: VideoContai
     """Reads the file back, since a full disk can go unnoticed until then."""
     with open_video(path, container) as file:
         stream = file.streams.video[0]
-        packets = [packet for packet in file.demux(stream) if packet.size]
-        found = (stream.width, stream.height), stream.average_rate, len(packets)
-        broken = any(packet.is_corrupt for packet in packets)
-    expected: tuple[tuple[int, int], Fraction, int] = (spec.size, spec.fps, num_frames)
-    if broken or found != expected:
+        found_frames, last, broken = 0, Fraction(-1), False
+        for packet in file.demux(stream):
+            if packet.size:
+                found_frames += 1
+                last = max(last, (packet.pts or 0) * packet.time_base)
+            broken |= packet.is_corrupt
+        found = (stream.width, stream.height), found_frames, last
+        rate = stream.average_rate or Fraction(0)
+    expected = spec.size, num_frames, container.start_of(num_frames - 1, spec.fps)
+    if broken or found != expected or not container.is_rate(rate, spec.fps):
         raise RenderError(
-            f"the {container.name} reads back as {found}, expected {expected}: render it again"
+            f"the {container.name} reads back as {_said(*found, rate)}, "
+            f"expected {_said(*expected, spec.fps)}: render it again"
         )
+
+
+def _said(size: Size, num_frames: int, last: Fraction, rate: Fraction) -> str:
+    return f"{size[0]}x{size[1]}, {num_frames} frames to {float(last):.3f} s at fps {rate}"

@@ -57,7 +57,6 @@ class WebpEncoder:
         self._num_frames = 0
         self._shown: RgbFrame | None = None
         self._tail = chunk(b"XMP ", to_xmp(spec.metadata)) if spec.metadata else b""
-        # It outlives this function (SIM115).
         self._file = path.open("wb")
         self._num_bytes = 0
         self._append(riff_header(HEADER_BYTES) + _head(spec))

@@ -13,8 +13,9 @@ from fractions import Fraction
 from reprlib import repr as quote
 from typing import NoReturn
 
-from giffusion.engine.expressions import ExpressionError, parse_expression
-from giffusion.engine.prompts.page import Passage
+from giffusion.engine.errors import nearest
+from giffusion.engine.expressions import FUNCTIONS, ExpressionError, parse_expression
+from giffusion.engine.prompts.page import AFFIXES, Passage
 from giffusion.engine.settings import MAX_FRAMES
 
 MAX_KEY_LENGTH = 100
@@ -56,6 +57,8 @@ class Clock:
             exact = Fraction(time[1]) * self.fps
         elif _NUMBER_LIKE.fullmatch(text):
             _fail(key, _FORMS)
+        elif _is_unknown_word(text):
+            _fail(key, f"unknown name {quote(text)}: {_nearest_word(text)}, or a number such as 60")
         else:
             exact = Fraction(self._value(key))
         frame = math.floor(exact + Fraction(1, 2))
@@ -83,6 +86,15 @@ def whole(text: str, limit: int) -> int | None:
     match = re.fullmatch("0*+([0-9]{1,19})|0++", text)
     number = int(match[1] or 0) if match else None
     return number if number is not None and number <= limit else None
+
+
+def _nearest_word(text: str) -> str:
+    """Says which words can be a key, the nearest first."""
+    return nearest(text, (*AFFIXES, "max_f", "fps"))
+
+
+def _is_unknown_word(text: str) -> bool:
+    return text.isidentifier() and text not in (*VARIABLES, *FUNCTIONS, "pi")
 
 
 def _shown(frame: int) -> str:

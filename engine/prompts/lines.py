@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from itertools import chain, pairwise
 from reprlib import repr as quote
 
+from giffusion.engine.errors import nearest
 from giffusion.engine.expressions import FUNCTIONS
-from giffusion.engine.prompts.page import Entry, Page, cut
+from giffusion.engine.prompts.page import AFFIXES, Entry, Page, cut
 
-AFFIXES = ("head", "tail")
 _CALLS = "|".join(sorted(FUNCTIONS, key=len, reverse=True))
 _BEGIN = rf"[-+.\u2212\d(]|(?:max_f|fps)(?!\w)|(?:{_CALLS})[^\S\n]*+\("
 _NAMES = rf"max_f|fps|pi|[sS]|{_CALLS}"
@@ -73,10 +73,17 @@ def _is_key(text: str) -> bool:
 def _check_before(page: Page, before: str) -> None:
     if stray := before.lstrip():
         place = len(before) - len(stray)
-        page.fail(place, "text before any key frame: expected '0: a corgi'")
+        page.fail(place, f"text before any key frame: {_expected_for(stray)}")
     if before == page.text:
         page.fail(0, "no key frame found: write lines such as '0: a corgi'")
     cut(page, 0, len(page.text)).check_characters()
+
+
+def _expected_for(stray: str) -> str:
+    """Says what belongs before the first key frame, for one who may have meant `head` or `tail`."""
+    word = re.match(r"[a-zA-Z]{1,10}(?=[^\S\n]*+:)", stray)
+    meant = nearest(word[0], AFFIXES) if word else ""
+    return "expected '0: a corgi'" + (f"; {meant}" if meant.startswith("did you mean") else "")
 
 
 def _entry(page: Page, match: re.Match[str], stop: int) -> Entry:

@@ -16,6 +16,8 @@ from typing import NoReturn
 
 from giffusion.engine.errors import PromptError
 
+AFFIXES = ("head", "tail")
+"""The keys that name no frame."""
 # Form feeds and U+2028 stay text: editors, whose line numbers an error has to match, keep them.
 _BREAK = re.compile(r"\r\n?")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")

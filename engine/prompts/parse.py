@@ -15,8 +15,8 @@ from giffusion.engine.prompts.body import Affixes, read_affix, read_body
 from giffusion.engine.prompts.json_form import is_json, json_entries
 from giffusion.engine.prompts.keyframe import KeyFrame
 from giffusion.engine.prompts.keys import Clock
-from giffusion.engine.prompts.lines import AFFIXES, line_entries
-from giffusion.engine.prompts.page import Entry, cut, read_page
+from giffusion.engine.prompts.lines import line_entries
+from giffusion.engine.prompts.page import AFFIXES, Entry, cut, read_page
 
 Name = int | str
 """What a key means: the number of a frame, or one of `AFFIXES`."""

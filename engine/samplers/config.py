@@ -6,12 +6,16 @@ default; a wrong value ends in one line that names the key.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 
 from giffusion.engine.errors import ModelError, nearest
 
 Config = Mapping[str, object]
+
+MAX_SHOWN = 40
+"""Characters of a wrong value in a message."""
 
 # Schedules of other kinds (flow matching, EDM) carry none of the keys that are read here, and would
 # be taken for a plain linear schedule.
@@ -60,7 +64,7 @@ def check_supported(config: Config) -> None:
     for key, accepted in _ACCEPTED.items():
         value = config.get(key)
         if value is not None and value not in accepted:
-            raise refusal(key, repr(value), f"{accepted[0]!r}, the only one supported")
+            raise refusal(key, written(value), f"{written(accepted[0])}, the only one supported")
 
 
 def choice(config: Config, key: str, default: str, known: tuple[str, ...]) -> str:
@@ -69,7 +73,7 @@ def choice(config: Config, key: str, default: str, known: tuple[str, ...]) -> st
     value = default if value is None else value
     if not isinstance(value, str) or value not in known:
         raise ModelError(
-            f"the scheduler's {key} {value!r} is unknown: {nearest(str(value), known)}"
+            f"the scheduler's {key} {written(value)} is unknown: {nearest(str(value), known)}"
         )
     return value
 
@@ -80,7 +84,7 @@ def whole(config: Config, key: str, default: int, *, low: int, high: int | None 
     value = default if value is None else value
     if type(value) is not int or value < low or (high is not None and value > high):
         limits = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise refusal(key, repr(value), f"a whole number {limits}")
+        raise refusal(key, written(value), f"a whole number {limits}")
     return value
 
 
@@ -89,7 +93,7 @@ def positive(config: Config, key: str, default: float) -> float:
     value = config.get(key)
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise refusal(key, repr(value), "a number above 0")
+        raise refusal(key, written(value), "a number above 0")
     return float(value)
 
 
@@ -98,7 +102,7 @@ def fraction(config: Config, key: str, default: float) -> float:
     value = config.get(key)
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise refusal(key, repr(value), "a number between 0 and 1")
+        raise refusal(key, written(value), "a number between 0 and 1")
     return float(value)
 
 
@@ -112,8 +116,14 @@ def maybe_flag(config: Config, key: str) -> bool | None:
     """Reads true or false, or None where each sampler has a default of its own."""
     value = config.get(key)
     if value is not None and not isinstance(value, bool):
-        raise refusal(key, repr(value), "true or false")
+        raise refusal(key, written(value), "true or false")
     return value
+
+
+def written(value: object) -> str:
+    """Writes a value as it stands in the file, shortened."""
+    text = json.dumps(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
 def refusal(key: str, got: str, expected: str) -> ModelError:

@@ -6,8 +6,8 @@ The runtime's networks are cheap formulas; everything else is what renders with 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,16 +38,24 @@ SIZE = (32, 64)
 Frame = NDArray[np.uint8]
 
 
-@dataclass
 class Sink:
     """Keeps what it is given; may fail at a frame, and may lag."""
 
-    frames: list[Frame] = field(default_factory=list, repr=False)
-    fail_at: int | None = None
-    error: Exception = field(default_factory=lambda: RenderError("the sink is broken"))
-    backlog: int = 0
-    pixel_format: PixelFormat = PixelFormat.RGB24
+    pixel_format = PixelFormat.RGB24
     on_device = False
+
+    def __init__(
+        self,
+        frames: Iterable[Frame] = (),
+        *,
+        fail_at: int | None = None,
+        error: Exception | None = None,
+        backlog: int = 0,
+    ) -> None:
+        self.frames = list(frames)
+        self.fail_at = fail_at
+        self.error = error or RenderError("the sink is broken")
+        self.backlog = backlog
 
     def write(self, index: int, frame: AnyFrame) -> None:
         assert index == len(self.frames), "out of order"
@@ -184,7 +192,7 @@ def test_the_jobs_here_cover_rows_samplers_and_seeds(alone: dict[str, Sink]) -> 
     assert len(first) == len(WORKS)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(
     names=st.permutations(sorted(WORKS)),
     batch=st.integers(max(ROWS.values()), 32),
@@ -215,7 +223,7 @@ def test_frames_do_not_depend_on_the_batch(name: str, batch: int, alone: dict[st
 
 
 @given(data=st.data(), name=st.sampled_from(sorted(WORKS)))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_a_segment_is_that_part_of_the_whole(
     data: st.DataObject, name: str, alone: dict[str, Sink]
 ) -> None:

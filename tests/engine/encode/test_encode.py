@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -251,33 +250,6 @@ def test_two_renders_to_one_path_do_not_disturb_each_other(tmp_path: Path) -> No
     assert sorted(os.listdir(tmp_path)) == ["out-2.gif", "out.gif"]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Makes an empty folder with the given number of bytes of space."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = False
-
-    def unmount() -> None:
-        if mounted:
-            subprocess.run(["umount", folder], check=True)
-
-    def mount(num_bytes: int) -> Path:
-        nonlocal mounted
-        unmount()
-        options = ["-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs"]
-        done = subprocess.run(["mount", *options, folder], capture_output=True, text=True)
-        mounted = done.returncode == 0
-        if not mounted:
-            pytest.skip(f"mounting a small disk is not permitted: {done.stderr.splitlines()[:1]}")
-        return folder
-
-    if shutil.which("mount") is None:
-        pytest.skip("needs the command mount")
-    yield mount
-    unmount()
-
-
 def _fill(path: Path, num_frames: int) -> str:
     """Renders until the disk is full; returns where that showed, or `done`."""
     writer = open_writer(path, size=SIZE, fps=FPS, num_frames=num_frames, metadata="x" * 50_000)
@@ -306,9 +278,8 @@ def test_a_full_disk_is_told_and_left_clean(
         stage = _fill(folder / f"out{extension}", 250)
         stages.add(stage)
         assert os.listdir(folder) == ([f"out{extension}"] if stage == "done" else [])
-    # Where it shows depends on how much an encoder keeps back.
-    assert "done" in stages
-    assert stages & {"write", "close"}
+    # A WebP is as good as finished with its last frame.
+    assert stages == {"write", "done"} | ({"close"} if extension != ".webp" else set())
 
 
 def test_an_mp4_that_fills_the_disk_in_its_trailer_leaves_nothing(
@@ -363,10 +334,10 @@ except DiskFullError as error:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize("name", [*(f"out{extension}" for extension in FORMATS), "out/%d.png"])
 @pytest.mark.parametrize("moment", ["writing", "finishing"])
 def test_a_killed_process_leaves_no_file_at_the_path(
-    tmp_path: Path, extension: str, moment: str
+    tmp_path: Path, name: str, moment: str
 ) -> None:
     process = run_script(
         f"""
@@ -375,13 +346,13 @@ def told(*_):
     time.sleep(60)
 finishing = {moment == "finishing"}
 writer = open_writer(
-    folder / 'out{extension}', size=SIZE, fps=FPS, num_frames=100, metadata='')
+    folder / {name!r}, size=SIZE, fps=FPS, num_frames=100, metadata='')
 for index in range(100 if finishing else 80):
     writer.write(index, noise(index, writer.pixel_format))
 if not finishing:
     told()
-import giffusion.engine.encode.output as output
-output.sync = told
+from giffusion.engine.encode import folder as folders, output
+output.sync = folders.sync = told
 writer.close(told)
 """,
         tmp_path,
