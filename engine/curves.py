@@ -116,7 +116,7 @@ def parse_schedule(
     Raises:
         SettingsError: the text is no schedule, or a constant one is out of its limits.
     """
-    text = text if isinstance(text, str) else _written(text, name)
+    text = text if isinstance(text, str) else _written(text, name, limits)
     try:
         entries = read_entries(text, series)
         constant = _constant(entries[0])
@@ -127,9 +127,9 @@ def parse_schedule(
     return Schedule(text, name, limits, frozenset(series), constant, entries)
 
 
-def _written(number: float, name: str) -> str:
+def _written(number: float, name: str, limits: Limits) -> str:
     try:
-        return repr(ANY_NUMBER.check(float(number), name))
+        return repr(limits.check(float(number), name))
     except OverflowError as error:
         raise SettingsError(f"{name} is too large: expected a number below 1.8e308") from error
 

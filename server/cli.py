@@ -32,7 +32,7 @@ from giffusion.server.options import (
 EXIT_INPUT = 2
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _COMMANDS = {
-    "render": "render key-frame text to a video or GIF",
+    "render": "render key-frame text to a video, an animation or a folder of pictures",
     "plan": "show what would be rendered, frame by frame, without a model",
     "inspect": "show the plan that made a file, or render it again",
     "build": "build a model's TensorRT engines, for any GPU",

