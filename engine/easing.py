@@ -173,7 +173,8 @@ def segment_weight(interpolation: str, arguments: str = "") -> Weight:
 
 def _curve(arguments: str) -> Schedule:
     if not arguments.strip():
-        raise SettingsError("interpolation curve has no arguments: expected a schedule such as '0:(0), 30:(1)'")
+        example = "expected a schedule such as '0:(0), 30:(1)'"
+        raise SettingsError(f"interpolation curve has no arguments: {example}")
     return parse_schedule(arguments, "interpolation curve", Limits(0, 1))
 
 

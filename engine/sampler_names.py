@@ -44,6 +44,8 @@ SAMPLERS: tuple[str, ...] = BASE_SAMPLERS + tuple(
 )
 """All canonical names."""
 
+# One letter too many is still meant for a base; the classes' names are longer.
+_LONGEST_BASE = max(map(len, BASE_SAMPLERS)) + 1
 _BASES = {name.lower(): base for base, name in _CLASSES.items()} | {
     base: base for base in BASE_SAMPLERS
 }
@@ -66,7 +68,8 @@ def canonical_sampler(name: str) -> str:
     canonical = _BASES.get(given, given) + dash + modifier
     if canonical in SAMPLERS:
         return canonical
-    known = _CLASSES.values() if given not in _BASES and "scheduler" in given else SAMPLERS
+    meant_class = given not in _BASES and len(given) > _LONGEST_BASE
+    known = _CLASSES.values() if meant_class else SAMPLERS
     raise SettingsError(f"unknown sampler {quote(name)}: {nearest(name, known)}")
 
 

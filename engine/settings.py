@@ -45,6 +45,8 @@ SCHEDULES = {
     "seed": Limits(0, 2**53),
 }
 """The settings that may differ from frame to frame, and what they may be on one."""
+# A number that a message does not repeat; Python even refuses to write thousands of digits.
+_MANY = 10**40
 # Without exponents: `1e999999` would be a number of a million digits. Terms of a fraction may be
 # longer than a decimal, which is written as one and has to be read again.
 _FPS = re.compile(
@@ -215,7 +217,12 @@ def _in_range(
 ) -> None:
     if not low <= value <= high:
         limit = f"at most {high}" if value > high else f"at least {low}"
-        raise SettingsError(f"{name} {value} is out of range: expected {limit}")
+        raise SettingsError(f"{name} {_shown(value)} is out of range: expected {limit}")
+
+
+def _shown(value: Fraction | float) -> str:
+    terms = (value.numerator, value.denominator) if isinstance(value, int | Fraction) else ()
+    return "of many digits" if any(abs(term) >= _MANY for term in terms) else str(value)
 
 
 def _check_text(name: str, text: str) -> None:

@@ -1,7 +1,7 @@
 """Where the program refuses something: every place in `engine/` and `server/`, found in the source.
 
 A site is a `raise` of one of the errors in `engine/errors.py`, or of what a function that makes one
-returns, or the call of a function that always raises. `completeness` asks which of them an
+returns, or the call of a function that always raises. `test_completeness.py` asks which of them an
 exception has passed.
 """
 

@@ -225,7 +225,8 @@ def test_errors_say_where_and_what(name: str, arguments: str, message: str) -> N
 
 
 def test_a_curve_is_no_weight_of_its_own() -> None:
-    assert "has no weight of its own, but a schedule" in error_of(lambda: segment_weight("curve", "t"))
+    error = error_of(lambda: segment_weight("curve", "t"))
+    assert "has no weight of its own, but a schedule" in error
 
 
 def outcome_of(name: str, arguments: str) -> bool | str:

@@ -1,0 +1,43 @@
+"""The names that lines of Python on the page can use."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from giffusion.engine.curves import parse_schedule
+from giffusion.engine.easing import segment_weight
+from giffusion.engine.encode import check_output
+from giffusion.engine.encode.nvenc import sessions
+from giffusion.engine.expressions import parse_expression
+from giffusion.engine.model import load_model
+from giffusion.engine.pictures import read_picture
+from giffusion.engine.prompts import KeyFrame, Part, parse_prompts
+from giffusion.engine.rendering import render
+from giffusion.engine.sampling import sampler_table
+from giffusion.engine.schedule import NoiseSchedule
+from giffusion.engine.settings import RenderSettings
+from giffusion.engine.timeline import Timeline
+
+
+def namespace() -> dict[str, object]:
+    """Returns them, by name."""
+    named = (
+        Fraction,
+        KeyFrame,
+        NoiseSchedule,
+        Part,
+        Path,
+        RenderSettings,
+        Timeline,
+        check_output,
+        load_model,
+        parse_expression,
+        parse_prompts,
+        parse_schedule,
+        read_picture,
+        render,
+        sampler_table,
+        segment_weight,
+    )
+    return {each.__name__: each for each in named} | {"nvenc_sessions": sessions}

@@ -1,0 +1,42 @@
+"""A model folder to damage: the bundled model without what other precisions need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from giffusion.engine.model import GRAPH_DTYPES, GRAPHS, MANIFEST
+from giffusion.models import find_model
+
+_CONFIG = "scheduler/scheduler_config.json"
+
+
+def slim_model(folder: Path) -> None:
+    """Makes a folder that holds the bundled model in float32."""
+    source = find_model("mini")
+    others = [f"*.{dtype}.onnx" for dtype in GRAPH_DTYPES]
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(*others))
+    manifest = json.loads((source / MANIFEST).read_text("utf-8"))
+    graphs = {stage: manifest["graphs"][stage] for stage in GRAPHS}
+    sources = {_CONFIG: manifest["sources"][_CONFIG]}
+    edit_json(folder / MANIFEST, graphs=graphs, sources=sources)
+
+
+def edit_json(path: Path, **values: object) -> None:
+    """Sets keys of a JSON object in a file."""
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(content | values), "utf-8")
+
+
+def renew_digest(path: Path) -> None:
+    """Lists a graph or a scheduler's configuration of a model as what it is now."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    folder = path.parent.parent if path.name == Path(_CONFIG).name else path.parent
+    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    if path.suffix == ".onnx":
+        manifest["graphs"][path.stem] = digest
+    else:
+        manifest["sources"][_CONFIG] = digest
+    edit_json(folder / MANIFEST, **manifest)

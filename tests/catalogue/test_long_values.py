@@ -1,0 +1,82 @@
+"""Megabytes where a word was expected: the message shows a piece of them, and stays a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import pytest
+
+from giffusion.engine.curves import parse_schedule
+from giffusion.engine.easing import parse_interpolation
+from giffusion.engine.errors import GiffusionError
+from giffusion.engine.expressions import parse_expression
+from giffusion.engine.prompts import parse_prompts
+from giffusion.engine.samplers.config import Config
+from giffusion.engine.schedule import NoiseSchedule
+from giffusion.engine.settings import RenderSettings, parse_fps, parse_size
+
+MAX_LENGTH = 400
+LONG = "eulr" * 2_500_000
+MANY = "1, " * 3_000_000
+
+
+def config(**values: object) -> Callable[[], object]:
+    known: Config = values
+    return lambda: NoiseSchedule.from_config(known)
+
+
+CAUSES: dict[str, Callable[[], object]] = {
+    "sampler": lambda: RenderSettings(sampler=LONG),
+    "latents": lambda: RenderSettings(latents=LONG),
+    "interpolation": lambda: RenderSettings(interpolation=LONG),
+    "arguments of linear": lambda: RenderSettings(interpolation_args=LONG),
+    "ease": lambda: parse_interpolation("ease", LONG),
+    "frequency": lambda: parse_interpolation("sine", LONG),
+    "frequencies": lambda: parse_interpolation("sine", MANY),
+    "schedule": lambda: RenderSettings(guidance=LONG),
+    "name in a schedule": lambda: parse_schedule("a" * 400_000, "guidance"),
+    "number in a schedule": lambda: parse_schedule("0:(" + "9" * 9000 + ")", "guidance"),
+    "value of a schedule": lambda: parse_schedule("1/0" + "*2" * 4000, "guidance"),
+    "number": lambda: RenderSettings(guidance=10**4000),
+    "whole number": lambda: RenderSettings(num_frames=10**4000),
+    "seed": lambda: RenderSettings(seed=10**4000),
+    "steps": lambda: RenderSettings(steps=10**4000),
+    "rate": lambda: RenderSettings(fps=Fraction(10**4000)),
+    "rate that is a word": lambda: parse_fps(LONG),
+    "rate in digits": lambda: parse_fps("9" * 10_000_000),
+    "size": lambda: parse_size(LONG),
+    "side": lambda: RenderSettings(size=(10**4000, 64)),
+    "negative": lambda: RenderSettings(negative="\udcff" + LONG),
+    "head": lambda: RenderSettings(head="(" + LONG),
+    "expression": lambda: parse_expression(LONG, ["t"]),
+    "name in an expression": lambda: parse_expression(LONG[:9000], ["t"]),
+    "class": config(_class_name=LONG),
+    "betas": config(trained_betas=LONG),
+    "many betas": config(trained_betas=[LONG] * 1000),
+    "order": config(solver_order=LONG),
+    "flag": config(thresholding=LONG),
+    "fraction": config(beta_end=LONG),
+    "text": lambda: parse_prompts(LONG),
+    "word before a key": lambda: parse_prompts(LONG + ": a"),
+    "key": lambda: parse_prompts("9" * 10_000_000 + ": a"),
+    "key of JSON": lambda: parse_prompts('{"' + LONG + '": "a"}'),
+    "prompt": lambda: parse_prompts("0: " + LONG),
+    "prompts": lambda: parse_prompts("0: " + "a | " * 2_500_000),
+    "weight": lambda: parse_prompts("0: a::" + LONG[:9000]),
+    "option": lambda: parse_prompts("0: a --" + LONG + " 1"),
+    "ease of a key frame": lambda: parse_prompts("0: a --ease " + LONG[:9000]),
+    "seed of a key frame": lambda: parse_prompts("0: a --seed " + "9" * 9000),
+    "hold": lambda: parse_prompts("0: a --hold " + LONG[:9000]),
+    "weight of a word": lambda: parse_prompts("0: (a:" + "9" * 9000 + ")"),
+    "JSON": lambda: parse_prompts("{" + LONG),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_a_message_stays_short(name: str) -> None:
+    with pytest.raises(GiffusionError) as caught:
+        CAUSES[name]()
+    message = str(caught.value)
+    assert len(message.partition("known: ")[0]) <= MAX_LENGTH
+    assert message.isprintable()
