@@ -21,6 +21,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAX_NAME = 100
+"""Characters of a name that are compared; what is longer is near to nothing."""
+
 
 class GiffusionError(Exception):
     """Base of all errors that giffusion raises on purpose; its text is one line."""
@@ -96,6 +99,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     lowered = {known_name.lower(): known_name for known_name in names}
-    match = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name[:MAX_NAME].lower(), lowered, n=1, cutoff=0.5)
     listed = "known: " + (", ".join(names) or "none")
     return f"did you mean '{lowered[match[0]]}'? {listed}" if match else listed

@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from reprlib import repr as quote
 
 from giffusion.engine.contract import (
     LATENT_SCALE,
@@ -38,6 +40,13 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "bool": bool,
     "float": (int, float),
     "dict[str, str]": dict,
+}
+_CALLED = {
+    "int": "a whole number",
+    "str": "a text",
+    "bool": "true or false",
+    "float": "a number",
+    "dict[str, str]": "an object of texts",
 }
 
 
@@ -88,7 +97,7 @@ class Manifest:
                 f"becomes one by `python -m giffusion.export {path.parent}`"
             ) from None
         except (OSError, ValueError) as error:
-            raise ModelError(f"{path} cannot be read: {error}") from None
+            raise ModelError(f"{path} cannot be read: {error}; export the model again") from None
         if not isinstance(entries, dict) or entries.get("format") != FORMAT:
             raise ModelError(f"{path} is not of format {FORMAT}: export the model again")
         expected = {field.name for field in dataclasses.fields(cls)}
@@ -99,15 +108,15 @@ class Manifest:
             kind = _KINDS.get(str(field.type))
             if kind is not None and not isinstance(entries[field.name], kind):
                 raise ModelError(
-                    f"{path} has {field.name} {entries[field.name]!r}: expected {field.type}; "
-                    "export it again"
+                    f"{path} has {field.name} {quote(entries[field.name])}: expected "
+                    f"{_CALLED[str(field.type)]}; export it again"
                 )
         match entries.pop("size"):
             case [int(width), int(height)]:
                 return cls(size=(width, height), **entries)
             case size:
                 raise ModelError(
-                    f"{path} has the size {size!r}: expected [width, height]; export it again"
+                    f"{path} has the size {quote(size)}: expected [width, height]; export it again"
                 )
 
     def graph_digest(self, name: str) -> str:
@@ -245,7 +254,7 @@ def load_model(folder: Path) -> Model:
     Raises:
         ModelError: the folder or one of its files is missing, or is not what this version reads.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ModelError(f"model folder {folder} does not exist: expected a folder with {MANIFEST}")
     manifest = Manifest.read(folder / MANIFEST)
     config = folder / "scheduler" / "scheduler_config.json"
@@ -254,7 +263,7 @@ def load_model(folder: Path) -> Model:
     except FileNotFoundError:
         raise ModelError(f"{config} is missing: export the model again") from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"{config} cannot be read: {error}") from None
+        raise ModelError(f"{config} cannot be read: {error}; export the model again") from None
     if not isinstance(entries, dict):
         raise ModelError(f"{config} is not a scheduler's config: expected a JSON object")
     schedule = NoiseSchedule.from_config(entries)

@@ -154,10 +154,10 @@ class Engine:
             ValueError: a job of that name is queued, or the segment lies outside of the timeline.
         """
         check_job(self.model, timeline, settings, batch=self.batch)
-        if self.model.check_size(settings.size) != self.size:
-            raise SettingsError(
-                f"size {settings.size} is not this engine's, {self.size}: open another engine"
-            )
+        size = self.model.check_size(settings.size)
+        if size != self.size:
+            wanted, own = ("x".join(map(str, sides)) for sides in (size, self.size))
+            raise SettingsError(f"size {wanted} is not this engine's, {own}: open another engine")
         frames = range(len(timeline)) if frames is None else frames
         if name in self._jobs:
             raise ValueError(f"job {name!r} is queued already")

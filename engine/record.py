@@ -20,18 +20,19 @@ from giffusion.engine.timeline import Timeline
 
 _KEYS = ("giffusion", "prompts", "settings", "numerics")
 _NUMBER, _WHOLE = (int, float), (int,)
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "Fraction": (str,),
-    "bool": (bool,),
-    "float": _NUMBER,
-    "float | str": (*_NUMBER, str),
-    "float | str | None": (*_NUMBER, str, type(None)),
-    "int | None": (*_WHOLE, type(None)),
-    "int | str": (*_WHOLE, str),
-    "str": (str,),
-    "str | None": (str, type(None)),
-    "tuple[int, int] | None": (list, type(None)),
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "Fraction": ((str,), "a rate in quotes"),
+    "bool": ((bool,), "true or false"),
+    "float": (_NUMBER, "a number"),
+    "float | str": ((*_NUMBER, str), "a number or a schedule"),
+    "float | str | None": ((*_NUMBER, str, type(None)), "a number, a schedule or null"),
+    "int | None": ((*_WHOLE, type(None)), "a whole number or null"),
+    "int | str": ((*_WHOLE, str), "a whole number or a schedule"),
+    "str": ((str,), "a text"),
+    "str | None": ((str, type(None)), "a text or null"),
+    "tuple[int, int] | None": ((list, type(None)), "two whole numbers or null"),
 }
+"""What a plan has for a setting of a type, and how messages call it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,9 @@ def _settings(values: object) -> RenderSettings:
         if name not in kinds:
             raise InputError(f"its plan has no setting {quote(name)}: {nearest(name, kinds)}")
         is_flag = isinstance(value, bool)
-        if not isinstance(value, _KINDS[kinds[name]]) or (is_flag and kinds[name] != "bool"):
-            raise InputError(f"its plan has {name} {quote(value)}: expected {kinds[name]}")
+        types, called = _KINDS[kinds[name]]
+        if not isinstance(value, types) or (is_flag and kinds[name] != "bool"):
+            raise InputError(f"its plan has {name} {quote(value)}: expected {called}")
     read = dict(values)
     if "fps" in read:
         read["fps"] = parse_fps(read["fps"])

@@ -6,6 +6,7 @@ folder is also a plain diffusers pipeline. See `mini/README.md` for how it was t
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from giffusion.engine.errors import SettingsError, nearest
@@ -33,7 +34,8 @@ def find_model(name: str | Path) -> Path:
     if str(name) in models:
         return models[str(name)]
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    # Not `Path.is_dir`, which raises for a name that is too long or may not be looked at.
+    if os.path.isdir(folder):
         return folder
     raise SettingsError(
         f"unknown model '{name}': {nearest(str(name), models)}, or the path of a model folder"

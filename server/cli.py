@@ -30,6 +30,9 @@ from giffusion.server.options import (
 )
 
 EXIT_INPUT = 2
+MAX_MESSAGE = 1000
+"""Characters of a message; what is between its two ends is left out."""
+_OWN_OPTIONS = ("--help", "--version")
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _COMMANDS = {
     "render": "render key-frame text to a video, an animation or a folder of pictures",
@@ -91,13 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser, commands = _parsers()
-    first = next(iter(arguments), "-")
-    if not first.startswith("-") and first not in commands:
-        parser.error(f"unknown command {quote(first)}: {nearest(first, commands)}")
+    parser, _ = _parsers()
+    first = next(iter(arguments), "--help")
+    if first.startswith("-") and first not in ("-h", *_OWN_OPTIONS):
+        parser.error(f"unknown option {quote(first)}: {nearest(first, _OWN_OPTIONS)}")
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        _refuse(commands[options.command], unknown[0])
+        _refuse(options.parser, unknown[0])
     return options
 
 
@@ -106,7 +109,8 @@ def _refuse(command: argparse.ArgumentParser, word: str) -> NoReturn:
     if not word.startswith("--"):
         command.error(f"{quote(word)} is one too many: expected quotes around what has blanks")
     name = word.partition("=")[0]
-    known = sorted({*re.findall(r"--[a-z][a-z-]*", command.format_usage()), "--help"})
+    # At the start of a line of help, or after a short option: in its texts others are mentioned.
+    known = set(re.findall(r"(?m)^  (?:-\w(?: \w+)?, )?(--[a-z][a-z-]*)", command.format_help()))
     command.error(f"unknown option {quote(name)}: {nearest(name, known)}")
 
 
@@ -124,7 +128,14 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 
 def _complain(message: str, error: BaseException) -> None:
     notes = getattr(error, "__notes__", [])
-    print("giffusion: " + "; ".join([message, *notes]), file=sys.stderr)
+    print("giffusion: " + _bounded("; ".join([message, *notes])), file=sys.stderr)
+
+
+def _bounded(message: str) -> str:
+    """Returns a message as one line of bounded length, whatever paths and values are in it."""
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[: MAX_MESSAGE // 2]}...{message[-MAX_MESSAGE // 2 :]}"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -134,8 +145,15 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        print(f"giffusion: {message}; see `{self.prog} --help`", file=sys.stderr)
+        if message.endswith("expected one argument"):
+            message += ", joined by '=' where it begins with '-'"
+        print(f"giffusion: {_bounded(message)}; see `{self.prog} --help`", file=sys.stderr)
         sys.exit(EXIT_INPUT)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = str(action.metavar).lower()
+            self.error(f"unknown {what} {quote(value)}: {nearest(value, action.choices)}")
 
 
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
@@ -147,6 +165,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         name: commands.add_parser(name, help=text, description=text.capitalize() + ".")
         for name, text in _COMMANDS.items()
     }
+    for command in parsers.values():
+        command.set_defaults(parser=command)
     for name in ("render", "plan"):
         add_plan_options(parsers[name])
     for name in ("render", "inspect"):

@@ -172,6 +172,8 @@ def add_engines_options(parser: argparse.ArgumentParser) -> None:
     checking.add_argument(
         "--model", action="append", default=[], help="a model that is not bundled; repeatable"
     )
+    for action in (listing, removing, checking):
+        action.set_defaults(parser=action)
 
 
 def _help(text: str, field: str) -> str:

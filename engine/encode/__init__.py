@@ -14,6 +14,7 @@ loads PyAV or Pillow before a file is opened or an encoder has to be tried.
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -133,7 +134,8 @@ def read_metadata(path: Path) -> str | None:
     Raises:
         InputError: the file is missing, unreadable or of an unknown kind.
     """
-    kind = FORMATS[".png"] if path.is_dir() else output_format(path)
+    # Not `Path.is_dir`, which raises for a name that is too long or may not be looked at.
+    kind = FORMATS[".png"] if os.path.isdir(path) else output_format(path)
     try:
         return kind.read_metadata(path)
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.samplers.config import Config
 from giffusion.engine.schedule import NoiseSchedule
 from giffusion.engine.settings import RenderSettings, parse_fps, parse_size
+from giffusion.server.cli import MAX_MESSAGE, main
 
 MAX_LENGTH = 400
 LONG = "eulr" * 2_500_000
@@ -80,3 +82,49 @@ def test_a_message_stays_short(name: str) -> None:
     message = str(caught.value)
     assert len(message.partition("known: ")[0]) <= MAX_LENGTH
     assert message.isprintable()
+
+
+LINES = [
+    [LONG],
+    ["--" + LONG],
+    ["plan", LONG],
+    ["plan", "film.txt", LONG],
+    ["plan", "film.txt", "--" + LONG],
+    ["plan", "film.txt", "--frames", LONG],
+    ["plan", "film.txt", "--size", LONG],
+    ["plan", "two\nlines.txt"],
+    ["render", "film.txt", "-o", LONG],
+    ["render", "film.txt", "-o", LONG + ".mp4"],
+    ["render", "film.txt", "-o", "two\nlines.mvo"],
+    *(
+        ["render", "film.txt", "-o", "out.mp4", f"--{option}", LONG]
+        for option in ("encoder", "model", "runtime", "precision", "batch", "quality")
+    ),
+    ["inspect", LONG],
+    ["build", LONG],
+    ["build", "mini", "--device", LONG],
+    ["build", "mini", "--batch", LONG],
+    ["engines", LONG],
+    ["engines", "rm", LONG],
+]
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(line)[:60])
+def test_the_command_line_stays_short(
+    line: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIFFUSION_CACHE", str(tmp_path))
+    Path("film.txt").write_text("0: a corgi", "utf-8")
+    try:
+        code = main(line)
+    except SystemExit as stop:  # argparse's own way out
+        code = int(str(stop.code))
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.startswith("giffusion: ")
+    assert error.count("\n") == 1
+    assert len(error) <= MAX_MESSAGE + 100

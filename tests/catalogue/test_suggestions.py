@@ -111,11 +111,17 @@ def test_a_samplers_other_name_is_suggested() -> None:
             canonical_sampler(wrong)
 
 
+ACTIONS = ("ls", "rm", "verify")
+OPTIONS_OF_ACTIONS = [("ls", "--json"), ("rm", "--all"), ("verify", "--model")]
+
+
 def options() -> Iterator[tuple[str, str]]:
-    """Yields each command, and each of its options."""
+    """Yields each command, with an action where it has some, and each of its options."""
     for command, parser in _parsers()[1].items():
-        for option in re.findall(r"--[a-z][a-z-]*", parser.format_usage()):
-            yield command, option
+        if command != "engines":
+            for option in re.findall(r"(?m)^  (?:-.*, )?(--[a-z][a-z-]*)", parser.format_help()):
+                yield command, option
+    yield from ((f"engines {action}", option) for action, option in OPTIONS_OF_ACTIONS)
 
 
 def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -130,9 +136,7 @@ def test_options_are_suggested(
     command: str, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     required = {"render": ["-o", "out.mp4"], "build": ["mini"], "inspect": ["out.mp4"]}
-    begin = [command, *required.get(command, [])]
-    if command == "engines":
-        begin.append("ls")
+    begin = [*command.split(), *required.get(command, [])]
     for wrong in misspelled(option):
         assert f"did you mean '{option}'?" in refusal([*begin, wrong], capsys)
 
@@ -141,3 +145,14 @@ def test_options_are_suggested(
 def test_commands_are_suggested(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in misspelled(command):
         assert f"did you mean '{command}'?" in refusal([wrong], capsys)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_actions_are_suggested(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in misspelled(action):
+        assert f"did you mean '{action}'?" in refusal(["engines", wrong], capsys)
+
+
+def test_options_of_the_program_are_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in misspelled("--version"):
+        assert "did you mean '--version'?" in refusal([wrong], capsys)

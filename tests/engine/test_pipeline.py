@@ -444,7 +444,7 @@ def test_a_size_that_the_model_does_not_have() -> None:
 
 @pytest.mark.parametrize("size", [None, (64, 64), (64, 32)])
 def test_a_job_of_another_size(size: tuple[int, int] | None, engine: Engine) -> None:
-    with pytest.raises(SettingsError, match=r"is not this engine's, \(32, 64\)"):
+    with pytest.raises(SettingsError, match=r"is not this engine's, 32x64"):
         work("0: a", size=size).submit(engine, "job", Sink())
     assert not engine.tick()
 

@@ -147,11 +147,11 @@ def changed(**values: object) -> str:
             f"its plan has no setting 'stepps': did you mean 'steps'? known: "
             f"{', '.join(sorted(field.name for field in fields(RenderSettings)))}",
         ),
-        (changed(steps=True), "its plan has steps True: expected int | str"),
-        (changed(steps=2.5), "its plan has steps 2.5: expected int | str"),
-        (changed(steps=[5]), "its plan has steps [5]: expected int | str"),
-        (changed(loop=1), "its plan has loop 1: expected bool"),
-        (changed(fps=24), "its plan has fps 24: expected Fraction"),
+        (changed(steps=True), "its plan has steps True: expected a whole number or a schedule"),
+        (changed(steps=2.5), "its plan has steps 2.5: expected a whole number or a schedule"),
+        (changed(steps=[5]), "its plan has steps [5]: expected a whole number or a schedule"),
+        (changed(loop=1), "its plan has loop 1: expected true or false"),
+        (changed(fps=24), "its plan has fps 24: expected a rate in quotes"),
         (
             changed(fps="fast"),
             "fps 'fast' is not a frame rate: expected a number or a fraction such as 30000/1001",
@@ -159,8 +159,8 @@ def changed(**values: object) -> str:
         (changed(size=[64]), "its plan has size [64]: expected two whole numbers"),
         (changed(size=[64, "32"]), "its plan has size [64, '32']: expected two whole numbers"),
         (changed(size=[True, 32]), "its plan has size [True, 32]: expected two whole numbers"),
-        (changed(size=64), "its plan has size 64: expected tuple[int, int] | None"),
-        (changed(eta="0.5"), "its plan has eta '0.5': expected float"),
+        (changed(size=64), "its plan has size 64: expected two whole numbers or null"),
+        (changed(eta="0.5"), "its plan has eta '0.5': expected a number"),
         (changed(eta=0.5), "sampler dpm++2m takes no eta: expected --sampler ddim"),
     ],
 )

@@ -445,7 +445,7 @@ def only_bin(folder: Path) -> None:
         ),
         (
             changed("scheduler/scheduler_config.json", thresholding=True),
-            "the scheduler's thresholding is True",
+            "the scheduler's thresholding is true",
         ),
         (replaced("unet/config.json", "{"), "unet/config.json cannot be read"),
         (replaced("unet/config.json", "[]"), "unet/config.json is not a JSON object"),
