@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
+from hypothesis import settings
 
 # Set before anything imports the libraries that read them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,6 +18,10 @@ from giffusion.engine.runtimes import open_runtime
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.runtimes.openvino import OpenVinoRuntime
 from giffusion.models import find_model
+
+# A busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 OpenCpu = Callable[[str, str], Runtime]
 
