@@ -3,8 +3,6 @@
     GiffusionError
     ├── InputError               something that the user wrote or chose
     │   ├── PromptError          key-frame text, with line and column
-    │   ├── EmphasisError        brackets of a prompt that do not pair, in `emphasis.py`
-    │   ├── ExpressionError      arithmetic that does not parse or has no value, in `arithmetic.py`
     │   ├── SettingsError        a render setting out of its range, or an unknown name
     │   ├── ModelError           a model folder that is missing, incomplete or of the wrong kind
     │   └── OutputError          an output path that cannot be used
