@@ -619,7 +619,7 @@ _INTERPOLATIONS = st.sampled_from(
 )
 _SCHEDULED = dict(
     _PLAIN,
-    seed=_PLAIN["seed"] | st.sampled_from(["t/3", "0:(8), max_f/2:(2**40)", "2**53 - t"]),
+    seed=_PLAIN["seed"] | st.sampled_from(["t/3", "0:(8), max_f/2 + 1:(2**40)", "2**53 - t"]),
     guidance=_PLAIN["guidance"]
     | st.sampled_from(["0:(-1), 30:(9)", "4*sin(t)", "5 - t/9", "s % 7 + t/99"]),
     steps=st.sampled_from([1, 12, "0:(3), max_f + 1:(99)", "t % 9 + 1"]),
