@@ -33,6 +33,11 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "tuple[int, int] | None": ((list, type(None)), "two whole numbers or null"),
 }
 """What a plan has for a setting of a type, and how messages call it."""
+_NUMERICS: Mapping[str, type] = {
+    **dict.fromkeys(("model", "fingerprint", "runtime", "precision", "encoder"), str),
+    **dict.fromkeys(("batch", "quality"), int),
+    "shrink_tail": bool,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class RenderRecord:
         if not (
             isinstance(given, str)
             and isinstance(prompts, str)
-            and isinstance(numerics, dict)
+            and _is_sound(numerics)
             and isinstance(digest, str | None)
         ):
             raise InputError("its plan is damaged: expected texts and settings by giffusion")
@@ -107,6 +112,13 @@ class RenderRecord:
             InputError: its prompts or settings cannot be used.
         """
         return Timeline.from_text(self.prompts, self.settings, source)
+
+
+def _is_sound(numerics: object) -> bool:
+    """Returns whether what a render reads of its numerics has the right type."""
+    if not isinstance(numerics, dict):
+        return False
+    return all(type(numerics[name]) is kind for name, kind in _NUMERICS.items() if name in numerics)
 
 
 def _settings(values: object) -> RenderSettings:

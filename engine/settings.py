@@ -122,7 +122,8 @@ class RenderSettings:
             )
         for name in ("seed", "steps", "num_frames"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, int | str):
+            is_left_out = value is None and name == "num_frames"
+            if not is_left_out and not isinstance(value, int | str):
                 raise SettingsError(f"{name} {quote(value)} is not a whole number: expected an int")
         _in_range("fps", self.fps, Fraction(1, 1000), MAX_FPS)
         self._check_schedules()
@@ -151,7 +152,7 @@ class RenderSettings:
             name: a key of `SCHEDULES`.
         """
         value = getattr(self, name)
-        if value is None:
+        if value is None and name == "strength":
             value = FROM_NOISE if self.image is None else WITH_IMAGE
         return parse_schedule(value, name, SCHEDULES[name])
 

@@ -65,8 +65,10 @@ def _take_over(options: argparse.Namespace, record: RenderRecord) -> None:
     # Another format has its own encoder.
     if options.encoder is None and options.output.suffix.lower() == options.file.suffix.lower():
         options.encoder = numerics.get("encoder")
-        options.quality = options.quality or numerics.get("quality")
-    options.batch = options.batch or numerics.get("batch")
+        if options.quality is None:
+            options.quality = numerics.get("quality")
+    if options.batch is None:
+        options.batch = numerics.get("batch")
     options.shrink_tail = options.shrink_tail or bool(numerics.get("shrink_tail"))
 
 

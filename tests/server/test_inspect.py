@@ -151,3 +151,33 @@ def test_pingpong_is_the_frames_and_then_backwards(tmp_path: Path) -> None:
     once = [np.asarray(Image.open(there.parent / f"{n}.png")).tobytes() for n in range(5)]
     assert shown == once + once[3:0:-1]
     assert len(list(both.parent.iterdir())) == 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"batch": "16"}, {"runtime": 1}, {"precision": []}, {"encoder": {}}, {"model": None}],
+)
+def test_damaged_numerics_are_a_line(
+    tmp_path: Path, capfd: Capture, change: dict[str, object]
+) -> None:
+    from giffusion.engine.encode import read_metadata
+    from tests.server.files import write_gif
+
+    path, again = tmp_path / "out.gif", tmp_path / "again.gif"
+    assert main([*RENDER, "-o", str(path)]) == 0
+    record = json.loads(read_metadata(path) or "")
+    record["numerics"] |= change
+    write_gif(path, json.dumps(record))
+    capfd.readouterr()
+    assert refused("inspect", str(path), "--again", "-o", str(again))
+    said = capfd.readouterr().err
+    assert "its plan is damaged" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--batch", "--quality"])
+def test_a_zero_is_no_option_left_out(tmp_path: Path, capfd: Capture, option: str) -> None:
+    path, again = tmp_path / "out.webp", tmp_path / "again.webp"
+    assert main([*RENDER, "-o", str(path)]) == 0
+    assert refused("inspect", str(path), "--again", "-o", str(again), option, "0")
+    assert f"{option[2:]} 0 is out of range" in capfd.readouterr().err
