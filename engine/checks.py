@@ -1,7 +1,7 @@
 """Whether a job can be rendered, asked before anything is loaded.
 
 Front ends call it before they open a runtime, and the engine for every job that is submitted. The
-invariant: what passes here cannot fail later for what the user wrote.
+invariant: what passes here cannot fail later for what the user wrote, but for the files it names.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from giffusion.engine.curves import Schedule, parse_schedule
 from giffusion.engine.errors import SettingsError, nearest
-from giffusion.engine.limits import Limits
+from giffusion.engine.limits import Limits, plain_number
 
 INTERPOLATION_NAMES = ("linear", "sine", "ease", "curve")
 
@@ -29,7 +29,6 @@ DEFAULT_FREQUENCIES = (0.5,)
 DEFAULT_EASE = "in-out"
 # Eight points for each wave of sin² at the highest frequency.
 _GRID = 8192
-_NUMBER = re.compile(r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]++)?")
 
 
 def linear(x: float) -> float:
@@ -181,8 +180,7 @@ def _curve(arguments: str) -> Schedule:
 def _frequencies(arguments: str) -> tuple[float, ...]:
     texts = re.split(r"\s*,\s*|\s+", arguments.removesuffix(",").rstrip(), maxsplit=MAX_FREQUENCIES)
     for text in texts[:MAX_FREQUENCIES]:
-        usable = _NUMBER.fullmatch(text) is not None and 0 < float(text) <= MAX_FREQUENCY
-        if not usable:
+        if not 0 < plain_number(text) <= MAX_FREQUENCY:
             message = f"interpolation sine has no frequency {quote(text)}"
             limit = f"expected numbers above 0 and at most {MAX_FREQUENCY:g}"
             raise SettingsError(f"{message}: {limit}, such as '0.5, 2'")

@@ -11,7 +11,6 @@ proportional to its length.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from operator import attrgetter
 from reprlib import repr as quote
 
 from giffusion.engine.errors import InputError, SettingsError
+from giffusion.engine.limits import plain_number
 
 ROUND_FACTOR = 1.1
 SQUARE_FACTOR = 1 / 1.1
@@ -31,7 +31,6 @@ _MARK = re.compile(
     r"\\[\\()\[\]]|[()\[\]]"
     r"|:\s*+(?P<weight>[-+]?(?=[.,]*+[0-9])[0-9.,]++(?:[eE][-+]?[0-9]++)?)\s*+(?P<close>[)\]])"
 )
-_NUMBER = re.compile(r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]++)?")
 
 
 class EmphasisError(InputError):
@@ -142,7 +141,7 @@ def _factor(bracket: str, mark: re.Match[str]) -> float:
     if bracket == "[":
         message = "prompt editing such as '[from:to:0.5]' is not offered: use key frames"
         raise EmphasisError(f"{message}, or write '\\[' and '\\]' for text", mark.start())
-    weight = float(written) if _NUMBER.fullmatch(written) else math.nan
+    weight = plain_number(written)
     if not 0 <= weight <= MAX_EMPHASIS:
         expected = f"expected 0 to {MAX_EMPHASIS:g}; write '\\(' and '\\)' for text"
         message = f"weight {quote(written)} is not usable: {expected}"

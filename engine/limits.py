@@ -1,11 +1,13 @@
-"""The range that a schedule's values have to keep to.
+"""Numbers that users write: how one is read and rounded, and the range that it has to keep to.
 
-`curves.py` checks every value with it. Nothing here imports NumPy: `giffusion plan` loads it.
+Schedules, interpolation and the prompts' own numbers use it. Nothing here imports NumPy:
+`giffusion plan` loads it.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -54,8 +56,14 @@ class Limits:
         return f"{_shown(self.low)} to {_shown(self.high)}"
 
 
+_NUMBER = re.compile(r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]++)?")
 ANY_NUMBER = Limits(-1e300, 1e300)
 """What keeps differences of two values finite."""
+
+
+def plain_number(text: str) -> float:
+    """Reads a number without names or arithmetic, such as `-1.5e3`; NaN for anything else."""
+    return float(text) if _NUMBER.fullmatch(text) else math.nan
 
 
 def round_half_up(value: float | Fraction) -> int:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -98,14 +96,3 @@ class Mirror:
         # Where the disk is full, what is not written yet fails again, and is not wanted any more.
         with contextlib.suppress(OSError):
             self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -1,7 +1,8 @@
 """An init picture: a file to pixels, and pixels to latents.
 
-The engine reads a job's picture when it is submitted, and encodes it on the thread that makes
-conditions. The invariant: a picture is read as what it is, bounded in size, or refused in a line.
+A render reads it before a runtime is opened, the engine where a job brings none, and it is encoded
+on the thread that makes conditions. The invariant: a picture is read as what it is, bounded in
+size, or refused in a line.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import stat
 import warnings
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,19 @@ if TYPE_CHECKING:
 MAX_PICTURE_PIXELS = 1 << 26
 """8192 pixels square, as the largest frames; more is taken for a decompression bomb."""
 _KINDS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InitImage:
+    """The picture that a job's frames start from.
+
+    Args:
+        pixels: (H, W, 3) RGB, of the job's size.
+        sha256: of the file that it was read from.
+    """
+
+    pixels: NDArray[np.uint8]
+    sha256: str
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -62,6 +77,13 @@ def read_picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     backed = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned)
     fitted = ImageOps.fit(backed.convert("RGB"), size, Image.Resampling.LANCZOS)
     return np.asarray(fitted, np.uint8)
+
+
+def read_image(path: Path, size: tuple[int, int]) -> InitImage:
+    """Reads a picture, as `read_picture`, and says which file it was."""
+    # First, since it says in the system's words why a file cannot be read.
+    digest = file_digest(path)
+    return InitImage(read_picture(path, size), digest)
 
 
 def file_digest(path: Path) -> str:

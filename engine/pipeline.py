@@ -28,7 +28,7 @@ from giffusion.engine.frames import Frame
 from giffusion.engine.jobs import FrameSink, Job
 from giffusion.engine.lanes import Lanes
 from giffusion.engine.model import Model
-from giffusion.engine.pictures import PictureEncoder, read_picture
+from giffusion.engine.pictures import InitImage, PictureEncoder, read_image
 from giffusion.engine.plans import FramePlan
 from giffusion.engine.prefetch import Prefetch
 from giffusion.engine.runtimes.base import Fetch, Runtime
@@ -138,6 +138,7 @@ class Engine:
         sink: FrameSink,
         *,
         frames: range | None = None,
+        image: InitImage | None = None,
     ) -> Job:
         """Queues a job.
 
@@ -147,6 +148,7 @@ class Engine:
             settings: how.
             sink: takes the frames, in order.
             frames: the segment to render, of step 1 and not empty; None for all frames.
+            image: the settings' init picture, if it has been read already.
 
         Raises:
             SettingsError: as `check_job`, or the size is not this engine's.
@@ -164,7 +166,10 @@ class Engine:
         if not 0 <= frames.start < frames.stop <= len(timeline) or frames.step != 1:
             raise ValueError(f"{frames} is no segment of {len(timeline)} frames")
         conditioner = Conditioner(
-            settings, self._embedder.embed, self._lanes.latent_shape, self._init_latents(settings)
+            settings,
+            self._embedder.embed,
+            self._lanes.latent_shape,
+            self._init_latents(settings, image),
         )
         plans = (timeline[frame] for frame in frames)
         conditions = Prefetch(plans, conditioner.condition, self._worker, depth=self.num_rows)
@@ -272,10 +277,12 @@ class Engine:
         settings = job.settings
         return sampler_steps(self.model, settings.sampler, plan.steps, plan.strength, settings.eta)
 
-    def _init_latents(self, settings: RenderSettings) -> InitLatents | None:
+    def _init_latents(
+        self, settings: RenderSettings, image: InitImage | None
+    ) -> InitLatents | None:
         """Reads a job's picture now; it is encoded on the worker's thread, at its first frame."""
         if settings.image is None:
             return None
-        picture = read_picture(Path(settings.image), self.size)
-        encoded = cache(lambda: self._pictures.encode(picture))
+        read = image or read_image(Path(settings.image), self.size)
+        encoded = cache(lambda: self._pictures.encode(read.pixels))
         return lambda frame: encoded()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from giffusion.engine.errors import DeviceMemoryError, SettingsError
 from giffusion.engine.jobs import FrameSink
 from giffusion.engine.mirror import Mirror, mirrored_frames
 from giffusion.engine.model import Model, load_model
-from giffusion.engine.pictures import file_digest
+from giffusion.engine.pictures import InitImage, read_image
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.runtimes import choose_runtime
@@ -31,6 +31,7 @@ from giffusion.engine.timeline import Timeline
 
 OnProgress = Callable[["Progress"], None]
 OnNote = Callable[[str], None]
+OpenRuntime = Callable[[], Runtime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def render(
     *,
     model: Model | Path | str,
     settings: RenderSettings | None = None,
-    runtime: Runtime | None = None,
+    runtime: Runtime | OpenRuntime | None = None,
     batch: int = DEFAULT_BATCH,
     shrink_tail: bool = False,
     encoder: str = AUTO,
@@ -85,6 +86,7 @@ def render(
     keep_partial: bool = False,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
+    on_warning: OnNote | None = None,
     source: str = "<prompts>",
 ) -> RenderResult:
     """Renders key-frame text to a video, an animation or a folder of pictures.
@@ -95,7 +97,8 @@ def render(
         output: the file to write; its extension chooses the format.
         model: an opened model, or the folder of one.
         settings: how to render; the defaults if None.
-        runtime: what runs the graphs; the fastest that works here if None.
+        runtime: what runs the graphs, or what opens it once all else was checked; the fastest that
+            works here if None.
         batch: rows of the denoise batch. Where the device has no room for it the render starts
             again with the next smaller one that the runtime has.
         shrink_tail: let the last frames go through a smaller batch; see `Engine`.
@@ -106,6 +109,7 @@ def render(
         on_progress: called while engines are built, at the start, and after each tick that
             finished frames.
         on_note: told in a line of what was decided on the way.
+        on_warning: told in a line of what was probably not meant, such as a prompt that is cut.
         source: name of the text in error messages.
 
     Returns:
@@ -128,10 +132,14 @@ def render(
     )
     model = model if isinstance(model, Model) else load_model(Path(model))
     check_job(model, timeline, settings, batch=batch)
-    image = None if settings.image is None else file_digest(Path(settings.image))
     size = model.check_size(settings.size)
-    runtime = runtime or choose_runtime()[0]
+    image = None if settings.image is None else read_image(Path(settings.image), size)
+    digest = None if image is None else image.sha256
     report, note = on_progress or _unreported, on_note or _unreported
+    if on_warning is not None:
+        for line in cut_prompts(model, timeline):
+            on_warning(line)
+    runtime = _opened(runtime)
     # What is shown backwards has to come back to the host first.
     on_device = runtime.on_device and not settings.pingpong
     choice, reason = choose_encoder(
@@ -155,7 +163,7 @@ def render(
                 size=size,
                 fps=settings.fps,
                 num_frames=num_frames,
-                metadata=RenderRecord.of(timeline, numerics, image).to_json(),
+                metadata=RenderRecord.of(timeline, numerics, digest).to_json(),
                 encoder=choice.name,
                 quality=quality,
                 on_device=on_device,
@@ -164,7 +172,7 @@ def render(
             )
             began = time.perf_counter()
             with _kept(writer):
-                _run(engine, timeline, writer, report)
+                _run(engine, timeline, image, writer, report)
             elapsed_s = time.perf_counter() - began
             return RenderResult(output, num_frames, size, elapsed_s, numerics, engine.stats)
 
@@ -236,14 +244,26 @@ def _unreported(report: Progress | str) -> None:
     """Takes what nobody asked for."""
 
 
-def _run(engine: Engine, timeline: Timeline, writer: Writer, on_progress: OnProgress) -> None:
+def _opened(runtime: Runtime | OpenRuntime | None) -> Runtime:
+    if runtime is None:
+        return choose_runtime()[0]
+    return runtime() if callable(runtime) else runtime
+
+
+def _run(
+    engine: Engine,
+    timeline: Timeline,
+    image: InitImage | None,
+    writer: Writer,
+    on_progress: OnProgress,
+) -> None:
     total = num_shown(timeline)
     with ExitStack() as opened:
         mirror = None
         if total > len(timeline):
-            mirror = opened.enter_context(Mirror(writer, len(timeline), engine.size))
+            mirror = opened.enter_context(closing(Mirror(writer, len(timeline), engine.size)))
         sink: FrameSink = mirror or writer
-        job = engine.submit("render", timeline, timeline.settings, sink)
+        job = engine.submit("render", timeline, timeline.settings, sink, image=image)
         reported = 0
         on_progress(Progress("frames", 0, total))
         while reported < len(timeline) and job.error is None:

@@ -10,7 +10,6 @@ r"""The body of an entry to its meaning: parts, weights and options.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice, pairwise, takewhile
@@ -19,6 +18,7 @@ from typing import TypeVar
 
 from giffusion.engine.easing import EASES
 from giffusion.engine.errors import nearest
+from giffusion.engine.limits import plain_number
 from giffusion.engine.prompts.fields import Field, split_fields
 from giffusion.engine.prompts.keyframe import (
     MAX_PARTS,
@@ -37,7 +37,6 @@ _Value = TypeVar("_Value")
 _PART_MARKS = ("|", "::")
 # One more than a body without an error can have.
 _ENOUGH_FIELDS = 2 * MAX_PARTS + len(OPTIONS) + 1
-_NUMBER = re.compile(r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]++)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +128,8 @@ def _text(field: Field, affixes: Affixes) -> str:
     return text
 
 
-def _number(text: str) -> float:
-    return float(text) if _NUMBER.fullmatch(text) else math.nan
-
-
 def _weight(before: Field, field: Field) -> float:
-    weight = _number(field.text)
+    weight = plain_number(field.text)
     if before.mark == "::" or not abs(weight) <= MAX_WEIGHT:
         advice = f"expected one from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}; write '\\::' for text"
         field.fail(f"weight {quote(field.text)} is not usable: {advice}")
@@ -176,7 +171,7 @@ def _seed(field: Field) -> int:
 
 
 def _hold(field: Field) -> float:
-    share = _number(field.text)
+    share = plain_number(field.text)
     if not 0 <= share <= 1:
         advice = "expected the share of the time to the next key frame, 0 to 1"
         field.fail(f"hold {quote(field.text)} is not usable: {advice}")

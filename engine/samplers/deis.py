@@ -20,7 +20,6 @@ from giffusion.engine.samplers.rows import (
     denoised,
     noise_in,
     table,
-    unscaled,
 )
 from giffusion.engine.samplers.spacing import solver_path
 from giffusion.engine.schedule import FloatArray, NoiseSchedule
@@ -45,8 +44,7 @@ def deis(schedule: NoiseSchedule, num_steps: int, start: int) -> Evaluations:
         SettingsError: the schedule has no timesteps for so many steps.
     """
     solver = schedule.solver
-    spacing = schedule.timestep_spacing or "linspace"
-    path = solver_path(schedule, num_steps, float(schedule.sigmas[0]), spacing)
+    path = solver_path(schedule, num_steps, float(schedule.sigmas[0]))
     ratios = path.ratios
     few = solver.lower_order_final is not False and num_steps < FEW_STEPS
 
@@ -59,8 +57,7 @@ def deis(schedule: NoiseSchedule, num_steps: int, start: int) -> Evaluations:
         row = UNIT[LATENTS] / level.alpha + weights @ np.stack(noises[:order])
         return table(after.alpha * row, *noises[: solver.order - 1])
 
-    tables = [step(i) for i in range(start, num_steps)]
-    return unscaled(tables, path.timesteps[start:], Level.of_ratio(ratios[start]))
+    return path.walk(start, step)
 
 
 def _integrals(nodes: Sequence[float], end: float) -> FloatArray:

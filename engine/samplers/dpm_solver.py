@@ -21,7 +21,6 @@ from giffusion.engine.samplers.rows import (
     denoised,
     noise_in,
     table,
-    unscaled,
 )
 from giffusion.engine.samplers.spacing import Path, final_ratio, solver_path
 from giffusion.engine.schedule import FloatArray, NoiseSchedule
@@ -70,8 +69,7 @@ def dpmpp_2m(schedule: NoiseSchedule, num_steps: int, start: int) -> Evaluations
     """
     check_algorithm("dpm++2m", schedule)
     solver = schedule.solver
-    spacing = schedule.timestep_spacing or "linspace"
-    path = solver_path(schedule, num_steps, final_ratio(schedule), spacing)
+    path = solver_path(schedule, num_steps, final_ratio(schedule))
     few = solver.lower_order_final is not False and num_steps < FEW_STEPS
     first_at_end = few or solver.euler_at_final or path.ratios[-1] == 0
 
@@ -86,8 +84,7 @@ def dpmpp_2m(schedule: NoiseSchedule, num_steps: int, start: int) -> Evaluations
         kept = (value, UNIT[1])[: solver.order - 1]
         return table(_multistep(schedule, path, i, values), *kept)
 
-    tables = [step(i) for i in range(start, num_steps)]
-    return unscaled(tables, path.timesteps[start:], Level.of_ratio(path.ratios[start]))
+    return path.walk(start, step)
 
 
 def dpm_singlestep(schedule: NoiseSchedule, num_steps: int, start: int) -> Evaluations:
@@ -108,8 +105,7 @@ def dpm_singlestep(schedule: NoiseSchedule, num_steps: int, start: int) -> Evalu
         kept = (value, UNIT[2])[: schedule.solver.order - 1]
         return table(_singlestep(schedule, path, i, values, anchor), anchor, *kept)
 
-    tables = [step(i) for i in range(start, num_steps)]
-    return unscaled(tables, path.timesteps[start:], Level.of_ratio(path.ratios[start]))
+    return path.walk(start, step)
 
 
 def check_algorithm(sampler: str, schedule: NoiseSchedule) -> None:

@@ -6,12 +6,14 @@ DDIM's kind takes bare `spaced_timesteps`. A path's ratios of noise to signal ne
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from giffusion.engine.errors import SettingsError
+from giffusion.engine.samplers.rows import Evaluations, Level, unscaled
 from giffusion.engine.schedule import FloatArray, NoiseSchedule
 
 KARRAS_RHO = 7.0
@@ -28,6 +30,16 @@ class Path:
 
     timesteps: FloatArray
     ratios: list[float]
+
+    def walk(self, start: int, step: Callable[[int], FloatArray]) -> Evaluations:
+        """The evaluations from a start step on, of latents with variance 1 at every level.
+
+        Args:
+            start: step to start at, 0 … N - 1.
+            step: the table (5, 7) of a step.
+        """
+        tables = [step(i) for i in range(start, len(self.timesteps))]
+        return unscaled(tables, self.timesteps[start:], Level.of_ratio(self.ratios[start]))
 
 
 def spaced_timesteps(
@@ -88,11 +100,15 @@ def scaled_path(
     return Path(timesteps, [*ratios.tolist(), last])
 
 
-def solver_path(schedule: NoiseSchedule, num_steps: int, last: float, spacing: str) -> Path:
+def solver_path(
+    schedule: NoiseSchedule, num_steps: int, last: float, spacing: str | None = None
+) -> Path:
     """The path of the solvers, to the ratio `last`, which leaves the lowest timestep out.
 
-    Karras spacing runs over all trained levels instead, its timesteps rounded.
+    Where no spacing is asked for it is the model's, or even. Karras spacing runs over all trained
+    levels instead, its timesteps rounded.
     """
+    spacing = spacing or schedule.timestep_spacing or "linspace"
     trained = schedule.sigmas
     if schedule.solver.karras:
         ratios = _karras(trained[-1], trained[0], num_steps)

@@ -21,7 +21,6 @@ from giffusion.engine.samplers.rows import (
     Level,
     denoised,
     table,
-    unscaled,
 )
 from giffusion.engine.samplers.spacing import final_ratio, solver_path
 from giffusion.engine.schedule import FloatArray, NoiseSchedule
@@ -47,8 +46,7 @@ def unipc(schedule: NoiseSchedule, num_steps: int, start: int) -> Evaluations:
     """
     solver = schedule.solver
     _check(schedule)
-    spacing = schedule.timestep_spacing or "linspace"
-    path = solver_path(schedule, num_steps, final_ratio(schedule), spacing)
+    path = solver_path(schedule, num_steps, final_ratio(schedule))
     ratios, lower = path.ratios, solver.lower_order_final is not False
 
     def order(i: int) -> int:
@@ -66,8 +64,7 @@ def unipc(schedule: NoiseSchedule, num_steps: int, start: int) -> Evaluations:
         after = _predicted(interval(i), latents, predictions[: order(i)])
         return table(after, latents, *predictions[: solver.order])
 
-    tables = [step(i) for i in range(start, num_steps)]
-    return unscaled(tables, path.timesteps[start:], Level.of_ratio(ratios[start]))
+    return path.walk(start, step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +112,7 @@ def _predicted(
     row = interval.first_order(latents, predictions[0])
     if len(predictions) == 1 or interval.h == 0:
         return row
-    places = interval.places
-    slopes = _slopes(predictions, places)
-    weights = np.array([0.5])
-    if len(slopes) > 1:
-        weights = _solve(places, interval.moments(len(places)))
-    return row - interval.scale * (weights @ slopes)
+    return row + _bend(interval, predictions, interval.places)
 
 
 def _corrected(
@@ -128,19 +120,19 @@ def _corrected(
 ) -> FloatArray:
     """UniC: the same with x0 at its end too."""
     row = interval.first_order(latents, predictions[0])
-    places = [*interval.places, 1.0]
-    slopes = _slopes((*predictions, x0), places)
+    return row + _bend(interval, (*predictions, x0), [*interval.places, 1.0])
+
+
+def _bend(
+    interval: _Interval, predictions: Sequence[FloatArray], places: Sequence[float]
+) -> FloatArray:
+    """What x0 at further places changes of the first-order step."""
+    first, *others = predictions
+    slopes = np.stack([(m - first) / r for m, r in zip(others, places, strict=True)])
     weights = np.array([0.5])
     if len(slopes) > 1:
         weights = _solve(places, interval.moments(len(places)))
-    return row - interval.scale * (weights @ slopes)
-
-
-def _slopes(predictions: Sequence[FloatArray], places: Sequence[float]) -> FloatArray:
-    """Differences of the predictions to the first, each over its place."""
-    return np.stack(
-        [(m - predictions[0]) / r for m, r in zip(predictions[1:], places, strict=True)]
-    )
+    return -interval.scale * (weights @ slopes)
 
 
 def _solve(places: Sequence[float], moments: FloatArray) -> FloatArray:

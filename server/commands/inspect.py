@@ -9,7 +9,7 @@ from pathlib import Path
 
 from giffusion.engine.encode import read_metadata
 from giffusion.engine.errors import InputError
-from giffusion.engine.model import load_model
+from giffusion.engine.model import Model, load_model
 from giffusion.engine.pictures import file_digest
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.settings import RenderSettings
@@ -45,8 +45,8 @@ def _render_again(options: argparse.Namespace, record: RenderRecord) -> None:
     _check_image(record)
     _take_over(options, record)
     with open_report(options) as report:
-        _check_model(options, record, report)
-        result = render_timeline(options, timeline, report)
+        model = _find_model(options, record, report)
+        result = render_timeline(options, timeline, model, report)
         for name in sorted({*record.numerics, *result.numerics}):
             then, now = record.numerics.get(name), result.numerics.get(name)
             if then != now:
@@ -72,19 +72,20 @@ def _take_over(options: argparse.Namespace, record: RenderRecord) -> None:
     options.shrink_tail = options.shrink_tail or bool(numerics.get("shrink_tail"))
 
 
-def _check_model(options: argparse.Namespace, record: RenderRecord, report: Report) -> None:
+def _find_model(options: argparse.Namespace, record: RenderRecord, report: Report) -> Model:
+    """Opens the model that made the file, or the one that is named instead."""
     name, fingerprint = record.numerics.get("model"), record.numerics.get("fingerprint")
-    given = options.model is not None
-    options.model = options.model or str(name)
-    found = load_model(find_model(options.model)).fingerprint
+    model = load_model(find_model(options.model or str(name)))
+    found = model.fingerprint
     if found == fingerprint:
-        return
-    if not given:
+        return model
+    if options.model is None:
         raise InputError(
             f"{options.file} was made by another model '{name}', {fingerprint}, than the one here, "
             f"{found}: give --model FOLDER of that one, or --model {name} to use this one"
         )
     report.note(f"another model than before: it was {fingerprint}, is {found}")
+    return model
 
 
 def _check_image(record: RenderRecord) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from giffusion.engine.checks import check_job
-from giffusion.engine.encode import check_output
 from giffusion.engine.encode.encoders import AUTO as AUTO_ENCODER
-from giffusion.engine.model import load_model
-from giffusion.engine.rendering import RenderResult, cut_prompts, render
+from giffusion.engine.model import Model
+from giffusion.engine.rendering import RenderResult, render
 from giffusion.engine.runtimes import AUTO, choose_runtime, open_runtime
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import DEFAULT_BATCH
@@ -21,7 +20,8 @@ from giffusion.server.reports import JsonReport, Report, TerminalReport
 def run(options: argparse.Namespace) -> None:
     """Renders, and reports how far it is and how it ended."""
     with open_report(options) as report:
-        report.done(render_timeline(options, read_timeline(options), report))
+        timeline, model = read_timeline(options), find_model(options.model or DEFAULT_MODEL)
+        report.done(render_timeline(options, timeline, model, report))
 
 
 def open_report(options: argparse.Namespace) -> Report:
@@ -30,7 +30,7 @@ def open_report(options: argparse.Namespace) -> Report:
 
 
 def render_timeline(
-    options: argparse.Namespace, timeline: Timeline, report: Report
+    options: argparse.Namespace, timeline: Timeline, model: Model | Path, report: Report
 ) -> RenderResult:
     """Renders a timeline as the options say; what they leave out is the default.
 
@@ -39,33 +39,20 @@ def render_timeline(
         RuntimeUnavailableError: the runtime does not work here.
         RenderError: the render failed.
     """
-    settings, encoder = timeline.settings, options.encoder or AUTO_ENCODER
-    batch = DEFAULT_BATCH if options.batch is None else options.batch
-    check_output(
-        options.output,
-        force=options.force,
-        fps=settings.fps,
-        size=settings.size,
-        encoder=encoder,
-        quality=options.quality,
-    )
-    model = load_model(find_model(options.model or DEFAULT_MODEL))
-    check_job(model, timeline, settings, batch=batch)
-    for line in cut_prompts(model, timeline):
-        report.warn(line)
     return render(
         timeline,
         options.output,
         model=model,
-        runtime=_runtime(options, report),
-        batch=batch,
+        runtime=lambda: _runtime(options, report),
+        batch=DEFAULT_BATCH if options.batch is None else options.batch,
         shrink_tail=options.shrink_tail,
-        encoder=encoder,
+        encoder=options.encoder or AUTO_ENCODER,
         quality=options.quality,
         force=options.force,
         keep_partial=options.keep_partial,
         on_progress=report.progress,
         on_note=report.note,
+        on_warning=report.warn,
     )
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def render(path: Path, num_frames: int) -> list[int]:
     """Sends frames there and back, and returns what was told on the way back."""
     told: list[int] = []
     writer = start(path, num_frames)
-    with writer, Mirror(writer, num_frames, SIZE) as mirror:
+    with writer, closing(Mirror(writer, num_frames, SIZE)) as mirror:
         for index in range(num_frames):
             mirror.write(index, frame(index, mirror.pixel_format))
         mirror.play_back(told.append)
@@ -92,7 +93,7 @@ def test_frames_that_are_not_contiguous_come_back_whole(tmp_path: Path, num_fram
     pictures = [np.zeros((SIZE[1], SIZE[0], 3), np.uint8) for _ in range(num_frames)]
     for index, picture in enumerate(pictures):
         picture[: 4 * index + 4, :, 0] = 255
-    with writer, Mirror(writer, num_frames, SIZE) as mirror:
+    with writer, closing(Mirror(writer, num_frames, SIZE)) as mirror:
         for index, picture in enumerate(pictures):
             mirror.write(index, np.asfortranarray(picture))
         mirror.play_back(lambda done: None)
@@ -104,7 +105,7 @@ def test_frames_that_are_not_contiguous_come_back_whole(tmp_path: Path, num_fram
 
 def test_a_mirror_is_a_sink_of_its_writers_kind(tmp_path: Path) -> None:
     writer = start(tmp_path / "out.mp4", 4)
-    with Mirror(writer, 4, SIZE) as mirror:
+    with closing(Mirror(writer, 4, SIZE)) as mirror:
         sink: FrameSink = mirror
         assert sink.pixel_format == writer.pixel_format
         assert not sink.on_device
@@ -126,7 +127,7 @@ def test_the_file_has_no_name_and_is_beside_the_output(
 
     monkeypatch.setattr(tempfile, "TemporaryFile", watched)
     writer = start(tmp_path / "out.gif", 4)
-    with Mirror(writer, 4, SIZE) as mirror:
+    with closing(Mirror(writer, 4, SIZE)) as mirror:
         for index in range(3):
             mirror.write(index, frame(index))
         writer.abort()
@@ -153,6 +154,7 @@ def test_where_no_file_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 LIMITED = """
 import resource, sys
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
@@ -165,7 +167,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     with open_writer(
         path, size=(64, 32), fps=Fraction(20), num_frames=mirrored_frames(num_frames), metadata=""
-    ) as writer, Mirror(writer, num_frames, (64, 32)) as mirror:
+    ) as writer, closing(Mirror(writer, num_frames, (64, 32))) as mirror:
         for index in range(num_frames):
             mirror.write(index, np.full(mirror.pixel_format.shape((64, 32)), index, np.uint8))
         mirror.play_back(lambda done: None)
