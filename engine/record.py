@@ -14,25 +14,12 @@ from reprlib import repr as quote
 from typing import Any
 
 from giffusion.engine.errors import InputError, nearest
+from giffusion.engine.kinds import expected_kind
 from giffusion.engine.prompts import format_prompts
 from giffusion.engine.settings import RenderSettings, parse_fps
 from giffusion.engine.timeline import Timeline
 
 _KEYS = ("giffusion", "prompts", "settings", "numerics")
-_NUMBER, _WHOLE = (int, float), (int,)
-_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "Fraction": ((str,), "a rate in quotes"),
-    "bool": ((bool,), "true or false"),
-    "float": (_NUMBER, "a number"),
-    "float | str": ((*_NUMBER, str), "a number or a schedule"),
-    "float | str | None": ((*_NUMBER, str, type(None)), "a number, a schedule or null"),
-    "int | None": ((*_WHOLE, type(None)), "a whole number or null"),
-    "int | str": ((*_WHOLE, str), "a whole number or a schedule"),
-    "str": ((str,), "a text"),
-    "str | None": ((str, type(None)), "a text or null"),
-    "tuple[int, int] | None": ((list, type(None)), "two whole numbers or null"),
-}
-"""What a plan has for a setting of a type, and how messages call it."""
 _NUMERICS: Mapping[str, type] = {
     **dict.fromkeys(("model", "fingerprint", "runtime", "precision", "encoder"), str),
     **dict.fromkeys(("batch", "quality"), int),
@@ -125,24 +112,19 @@ def _settings(values: object) -> RenderSettings:
     kinds = {field.name: str(field.type) for field in fields(RenderSettings)}
     if not isinstance(values, dict):
         raise InputError("its plan has no settings: expected an object")
-    for name, value in values.items():
+    for name in values:
         if name not in kinds:
             raise InputError(f"its plan has no setting {quote(name)}: {nearest(name, kinds)}")
-        is_flag = isinstance(value, bool)
-        types, called = _KINDS[kinds[name]]
-        if not isinstance(value, types) or (is_flag and kinds[name] != "bool"):
-            raise InputError(f"its plan has {name} {quote(value)}: expected {called}")
-    read = dict(values)
-    if "fps" in read:
-        read["fps"] = parse_fps(read["fps"])
-    if read.get("size") is not None:
-        read["size"] = _size(read["size"])
+    read = {name: _from_json(name, value) for name, value in values.items()}
+    for name, value in read.items():
+        if (expected := expected_kind(value, kinds[name])) is not None:
+            raise InputError(f"its plan has {name} {quote(values[name])}: expected {expected}")
     return RenderSettings(**read)
 
 
-def _size(sides: list[object]) -> tuple[int, int]:
-    match sides:
-        # `True` is an int.
-        case [int(width), int(height)] if not {type(width), type(height)} & {bool}:
-            return width, height
-    raise InputError(f"its plan has size {quote(sides)}: expected two whole numbers")
+def _from_json(name: str, value: Any) -> Any:
+    """Returns a value as the settings have it, which JSON can only spell."""
+    if name == "fps":
+        # As a number of JSON it need not be exact.
+        return parse_fps(value) if isinstance(value, str) else None
+    return tuple(value) if name == "size" and isinstance(value, list) else value

@@ -16,6 +16,7 @@ from giffusion.engine.curves import Schedule, parse_schedule
 from giffusion.engine.easing import parse_interpolation
 from giffusion.engine.emphasis import check_emphasis
 from giffusion.engine.errors import SettingsError, nearest
+from giffusion.engine.kinds import expected_kind
 from giffusion.engine.limits import Limits
 from giffusion.engine.sampler_names import canonical_sampler, split_sampler
 
@@ -122,9 +123,12 @@ class RenderSettings:
             )
         for name in ("seed", "steps", "num_frames"):
             value = getattr(self, name)
-            is_left_out = value is None and name == "num_frames"
-            if not is_left_out and not isinstance(value, int | str):
+            if isinstance(value, float):
                 raise SettingsError(f"{name} {quote(value)} is not a whole number: expected an int")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if (expected := expected_kind(value, str(field.type))) is not None:
+                raise SettingsError(f"{field.name} is {quote(value)}: expected {expected}")
         _in_range("fps", self.fps, Fraction(1, 1000), MAX_FPS)
         self._check_schedules()
         self._check_sampler()
@@ -152,7 +156,7 @@ class RenderSettings:
             name: a key of `SCHEDULES`.
         """
         value = getattr(self, name)
-        if value is None and name == "strength":
+        if value is None:
             value = FROM_NOISE if self.image is None else WITH_IMAGE
         return parse_schedule(value, name, SCHEDULES[name])
 

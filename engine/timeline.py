@@ -16,10 +16,11 @@ from operator import attrgetter
 
 from giffusion.engine.curves import Curve
 from giffusion.engine.easing import parse_interpolation
+from giffusion.engine.errors import SettingsError
 from giffusion.engine.keys import Key, check_sums, condition_rows, part_blends, resolve_keys
 from giffusion.engine.plans import FramePlan, PromptBlend
 from giffusion.engine.prompts import KeyFrame, parse_prompts
-from giffusion.engine.settings import MAX_FRAMES, SCHEDULES, RenderSettings
+from giffusion.engine.settings import SCHEDULES, RenderSettings
 
 
 class Timeline:
@@ -42,13 +43,15 @@ class Timeline:
         interpolation = parse_interpolation(settings.interpolation, settings.interpolation_args)
         self.key_frames = tuple(key_frames)
         self.settings = settings
-        by_frame = isinstance(settings.seed, str)
+        # With a schedule of seeds the key frames' own are not used.
+        seed = settings.seed if isinstance(settings.seed, int) else 0
         self._keys, self._num_frames = resolve_keys(
-            key_frames, settings, 0 if by_frame else _job_seed(settings), interpolation.weight
+            key_frames, settings, seed, interpolation.weight
         )
-        values = _constants(settings, self._num_frames)
+        values: dict[str, float | Fraction] = {"max_f": self._num_frames - 1, "fps": settings.fps}
+        by_frame = isinstance(settings.seed, str)
         self._seeds = settings.schedule("seed").bind(values) if by_frame else None
-        self.seed = _job_seed(settings, self._num_frames)
+        self.seed = seed if self._seeds is None else math.floor(self._seeds.at(0))
         """Seed of the job, which the noise of ancestral steps is keyed by."""
         values["s"] = self.seed
         scheduled = [name for name in SCHEDULES if name != "seed"]
@@ -56,7 +59,8 @@ class Timeline:
         bent = interpolation.schedule
         self._bend = None if bent is None else bent.bind(values)
         for curve in (*self._curves.values(), self._seeds, self._bend):
-            if curve is not None:
+            # The guidance is asked for every value by the check of weights.
+            if curve is not None and curve.name != "guidance":
                 self._check_values(curve)
         self._is_guided = self._check_weights(self._curves["guidance"])
 
@@ -78,7 +82,7 @@ class Timeline:
             source,
             fps=settings.fps,
             num_frames=settings.num_frames,
-            seed=_job_seed(settings),
+            seed=_early_seed(settings),
             head=settings.head,
             tail=settings.tail,
         )
@@ -204,15 +208,14 @@ class Timeline:
         return is_guided
 
 
-def _job_seed(settings: RenderSettings, num_frames: int | None = None) -> int:
-    """Returns the seed, or where it is a schedule its value on the first frame."""
+def _early_seed(settings: RenderSettings) -> int | None:
+    """Returns the job's seed, or None where it hangs on a number of frames that is not given."""
     if isinstance(settings.seed, int):
         return settings.seed
-    # Key frames that are still text can ask for it before their number is known.
-    values = _constants(settings, num_frames or settings.num_frames or MAX_FRAMES)
-    return math.floor(settings.schedule("seed").bind(values).at(0))
-
-
-def _constants(settings: RenderSettings, num_frames: int) -> dict[str, float | Fraction]:
-    """Returns what schedules may name that is the same on all frames."""
-    return {"max_f": num_frames - 1, "fps": settings.fps}
+    values: dict[str, float | Fraction] = {"fps": settings.fps}
+    if settings.num_frames is not None:
+        values["max_f"] = settings.num_frames - 1
+    try:
+        return math.floor(settings.schedule("seed").bind(values).at(0))
+    except SettingsError:  # what else is wrong with it is said when the frames are known
+        return None

@@ -1,14 +1,15 @@
 """The command line: `giffusion render | plan | inspect | build | engines | models | doctor`.
 
-Each command is a module of `giffusion.server.commands`, imported when it runs; its options stand in
-`options.py`. The invariant: a
-wrong input is one line on standard error and exit code 2, never a traceback.
+Each command is a module of `giffusion.server.commands`, imported when it runs; its options stand
+in `options.py`. The invariant: a wrong input is one line on standard error and exit code 2, never a
+traceback.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import re
 import signal
@@ -62,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a wrong input, 128 + the signal's number when stopped by one.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the terminal has no letter for is shown by its number.
+        sys.stdout.reconfigure(errors="backslashreplace")
     before = {signum: signal.signal(signum, _interrupt) for signum in _STOP_SIGNALS}
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)

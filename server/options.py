@@ -42,13 +42,13 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
             "frames", "Numbers, or schedules such as '0:(4), 30:(4+2*sin(t/5))'."
         )
     )
-    frames = parser.add_argument_group("sampling")
-    frames.add_argument("--sampler", metavar="NAME", help=_help(", ".join(SAMPLERS), "sampler"))
-    frames.add_argument("--eta", type=float, help=_help("share of ddim's noise, 0 to 1", "eta"))
-    frames.add_argument(
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument("--sampler", metavar="NAME", help=_help(", ".join(SAMPLERS), "sampler"))
+    sampling.add_argument("--eta", type=float, help=_help("share of ddim's noise, 0 to 1", "eta"))
+    sampling.add_argument(
         "--size", type=_typed(parse_size), help="WIDTHxHEIGHT (default: the model's)"
     )
-    frames.add_argument("--image", metavar="FILE", help="picture that frames start from")
+    sampling.add_argument("--image", metavar="FILE", help="picture that frames start from")
 
 
 def _add_time_options(group: argparse._ArgumentGroup) -> None:
@@ -96,8 +96,9 @@ def add_output_options(parser: argparse.ArgumentParser, *, required: bool) -> No
         required=required,
         help="file to write: .mp4, .webm, .gif, .webp, .avif, or FOLDER/%%05d.png",
     )
+    default = "(default: the encoder's)" if required else "(default: the file's, or the encoder's)"
     group.add_argument("--encoder", metavar="NAME", help="auto, or one that giffusion doctor lists")
-    group.add_argument("--quality", type=int, metavar="Q", help="1 to 100 (default: the encoder's)")
+    group.add_argument("--quality", type=int, metavar="Q", help=f"1 to 100 {default}")
     group.add_argument("--force", action="store_true", help="replace an existing file")
     group.add_argument(
         "--keep-partial", action="store_true", help="when stopped, keep the finished frames"
@@ -111,9 +112,8 @@ def add_output_options(parser: argparse.ArgumentParser, *, required: bool) -> No
         metavar="NAME",
         help=f"auto, tensorrt, tensorrt-rtx, torch, openvino, onnxruntime {default}",
     )
-    machine.add_argument(
-        "--precision", metavar="P", help="fp32, bf16 or fp16 (default: the runtime's choice)"
-    )
+    default = "(default: the runtime's)" if required else "(default: the file's, or the runtime's)"
+    machine.add_argument("--precision", metavar="P", help=f"fp32, bf16 or fp16 {default}")
     default = f"(default: {DEFAULT_BATCH})" if required else "(default: the file's)"
     machine.add_argument(
         "--batch",

@@ -34,12 +34,12 @@ class Clock:
     Args:
         fps: frames a second, exact.
         num_frames: number of frames, or None where it is not known.
-        seed: of the job, which expressions know as `s`.
+        seed: of the job, which expressions know as `s`, or None where it is not known.
     """
 
     fps: Fraction
     num_frames: int | None
-    seed: int
+    seed: int | None
 
     def frame(self, key: Passage) -> int:
         """Returns the number of the frame that a key means, rounded half up.
@@ -69,15 +69,17 @@ class Clock:
     def _value(self, key: Passage) -> float:
         try:
             expression = parse_expression(key.text, VARIABLES)
-            if "max_f" in expression.names and self.num_frames is None:
-                _fail(key, "max_f needs the number of frames, give it with --frames")
-            return expression.evaluate(self._values())
+            values = self._values()
+            for name in sorted(expression.names - values.keys()):
+                _fail(key, f"{name} needs the number of frames, give it with --frames")
+            return expression.evaluate(values)
         except ExpressionError as error:
             _fail(key, str(error), error.offset)
 
     def _values(self) -> dict[str, float]:
-        last = (self.num_frames or 1) - 1
-        return {"max_f": float(last), "fps": float(self.fps), "s": float(self.seed)}
+        last = None if self.num_frames is None else self.num_frames - 1
+        known = {"max_f": last, "fps": self.fps, "s": self.seed}
+        return {name: float(value) for name, value in known.items() if value is not None}
 
 
 def whole(text: str, limit: int) -> int | None:

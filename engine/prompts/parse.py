@@ -28,7 +28,7 @@ def parse_prompts(
     *,
     fps: Fraction = Fraction(24),
     num_frames: int | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     head: str = "",
     tail: str = "",
 ) -> tuple[KeyFrame, ...]:
@@ -39,7 +39,7 @@ def parse_prompts(
         source: name of the text for error messages, such as its path.
         fps: frames a second, by which keys such as `2.5s` are counted.
         num_frames: number of frames of the video, for keys such as `max_f/2`; None if not known.
-        seed: of the job, which keys know as `s`.
+        seed: of the job, which keys know as `s`; None if not known.
         head: put before the text of every part, before the text's own head.
         tail: put after the text of every part, after the text's own tail.
 

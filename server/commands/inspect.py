@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
+from reprlib import repr as quote
 
 from giffusion.engine.encode import read_metadata
 from giffusion.engine.errors import InputError
@@ -13,7 +15,7 @@ from giffusion.engine.model import Model, load_model
 from giffusion.engine.pictures import file_digest
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.settings import RenderSettings
-from giffusion.models import find_model
+from giffusion.models import bundled_models, find_model
 from giffusion.server.commands.render import open_report, render_timeline
 from giffusion.server.reports import Report
 
@@ -32,10 +34,20 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"{options.file}: {error}") from error
     if options.again:
         _render_again(options, record)
-    elif options.output is not None:
-        raise InputError(f"--output {options.output} without --again: give both, or neither")
+    elif unused := next(_of_render(options), None):
+        raise InputError(f"{unused} without --again: give both, or neither")
     else:
         print(record.to_json() if options.json else "\n".join(_lines(record)))
+
+
+def _of_render(options: argparse.Namespace) -> Iterator[str]:
+    """Yields the options that are given and say how to render, as they were written."""
+    for name in ("output", "encoder", "quality", "model", "runtime", "precision", "batch"):
+        if (value := getattr(options, name)) is not None:
+            yield f"--{name} {value}"
+    for name in ("force", "keep_partial", "shrink_tail"):
+        if getattr(options, name):
+            yield f"--{name.replace('_', '-')}"
 
 
 def _render_again(options: argparse.Namespace, record: RenderRecord) -> None:
@@ -45,6 +57,8 @@ def _render_again(options: argparse.Namespace, record: RenderRecord) -> None:
     _check_image(record)
     _take_over(options, record)
     with open_report(options) as report:
+        if (installed := version("giffusion")) != record.version:
+            report.note(f"other code than before: giffusion was {record.version}, is {installed}")
         model = _find_model(options, record, report)
         result = render_timeline(options, timeline, model, report)
         for name in sorted({*record.numerics, *result.numerics}):
@@ -75,6 +89,11 @@ def _take_over(options: argparse.Namespace, record: RenderRecord) -> None:
 def _find_model(options: argparse.Namespace, record: RenderRecord, report: Report) -> Model:
     """Opens the model that made the file, or the one that is named instead."""
     name, fingerprint = record.numerics.get("model"), record.numerics.get("fingerprint")
+    if options.model is None and name not in bundled_models():
+        raise InputError(
+            f"{options.file} was made by model {quote(name)}, which is not bundled: give its "
+            "folder by --model"
+        )
     model = load_model(find_model(options.model or str(name)))
     found = model.fingerprint
     if found == fingerprint:

@@ -171,6 +171,12 @@ def _carries_other(folder: Path, patch: object, names: Names) -> None:
     _gif(folder, json.dumps(_plan("0123456789abcdef")))
 
 
+def _carries_model(folder: Path, patch: object, names: Names, name: str) -> None:
+    plan = _plan(_mini().fingerprint)
+    plan["numerics"]["model"] = name
+    _gif(folder, json.dumps(plan))
+
+
 def _plan(fingerprint: str) -> dict[str, Any]:
     timeline = Timeline([KeyFrame(0, (Part("a corgi"),))], RenderSettings())
     numerics = {"model": "mini", "fingerprint": fingerprint}
@@ -267,6 +273,7 @@ _SCENES: dict[str, Callable[..., None]] = {
     rf'out.gif carries a plan whose "(\w+)" is {_VALUE}': _carries_plan,
     rf'out.gif carries a plan whose setting "(\w+)" is {_VALUE}': _carries_setting,
     r"out.gif carries a plan of another model": _carries_other,
+    r'out.gif carries a plan of the model "(\w+)"': _carries_model,
     r"(\w+) is not installed": _not_installed,
     r"this CPU computes in (\w+) alone": _cpu,
     r"OpenVINO has no plugin for this CPU": _no_plugin,

@@ -299,3 +299,23 @@ def test_reading_the_defaults_does_not_load_numpy() -> None:
     """`giffusion --help` does."""
     code = "import sys, giffusion.engine.settings; sys.exit('numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": None}, "steps is None: expected a whole number or a schedule"),
+        ({"guidance": None}, "guidance is None: expected a number or a schedule"),
+        ({"guidance": True}, "guidance is True: expected a number or a schedule"),
+        ({"num_frames": "5"}, "num_frames is '5': expected a whole number or null"),
+        ({"eta": "0"}, "eta is '0': expected a number"),
+        ({"negative": None}, "negative is None: expected a text"),
+        ({"sampler": None}, "sampler is None: expected a text"),
+        ({"loop": 1}, "loop is 1: expected true or false"),
+        ({"size": (1.5, 2)}, "size is (1.5, 2): expected two whole numbers"),
+        ({"size": (1, 2, 3)}, "size is (1, 2, 3): expected two whole numbers"),
+        ({"size": [64, 64]}, "size is [64, 64]: expected two whole numbers or null"),
+    ],
+)
+def test_values_of_another_type_are_refused(values: dict[str, Any], message: str) -> None:
+    assert refusal(RenderSettings, **values) == message

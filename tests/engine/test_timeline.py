@@ -18,7 +18,7 @@ from hypothesis import settings as run_settings
 from hypothesis import strategies as st
 
 from giffusion.engine.easing import EASES, Weight
-from giffusion.engine.errors import SettingsError
+from giffusion.engine.errors import PromptError, SettingsError
 from giffusion.engine.keys import derive_seed
 from giffusion.engine.plans import ConditionRow, FramePlan, PromptBlend
 from giffusion.engine.prompts import KeyFrame, Part, parse_prompts
@@ -781,3 +781,16 @@ def test_walks_have_the_steps_and_strength_of_every_frame(
     for plan in frames:
         latest = max(frame for frame in told if frame <= plan.frame)
         assert told[latest] == (plan.steps, plan.strength)
+
+
+def test_keys_know_the_seed_only_where_it_is_certain() -> None:
+    hangs = RenderSettings(seed="max_f")
+    with pytest.raises(PromptError, match="s needs the number of frames, give it with --frames"):
+        Timeline.from_text("0: a\n(s-9): b", hangs)
+    known = Timeline.from_text("0: a\n(s-9): b", replace(hangs, num_frames=13))
+    assert [key_frame.frame for key_frame in known.key_frames] == [0, 3]
+    assert known.seed == 12
+    # Where no key asks for it, the schedule may hang on the frames that the keys give.
+    assert Timeline.from_text("0: a\n9: b", hangs).seed == 9
+    first = Timeline.from_text("0: a\n(s+2): b", RenderSettings(seed="t/2 + 4"))
+    assert (len(first), first.seed) == (7, 4)

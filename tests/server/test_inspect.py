@@ -28,6 +28,10 @@ RENDER = (
 )
 FILES = ("out.mp4", "out.webm", "out.gif", "out.webp", "out.avif", "out/%03d.png")
 
+PLAIN = json.dumps(
+    {"giffusion": "0.0.1", "prompts": "0: a dog", "settings": {"steps": 1}, "numerics": {}}
+)
+
 Capture = pytest.CaptureFixture[str]
 
 
@@ -140,6 +144,41 @@ def test_again_and_its_output_go_together(tmp_path: Path, capfd: Capture) -> Non
     assert "without --again" in capfd.readouterr().err
     assert refused("inspect", str(tmp_path / "none.gif"))
     assert "none.gif cannot be read as GIF: No such file" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--batch=3", "--model=mini", "--force", "--runtime=nosuch"])
+def test_what_only_a_render_takes_needs_again(tmp_path: Path, capfd: Capture, option: str) -> None:
+    from tests.server.files import write_gif
+
+    write_gif(tmp_path / "out.gif", PLAIN)
+    assert refused("inspect", str(tmp_path / "out.gif"), option)
+    said = capfd.readouterr().err
+    assert said == f"giffusion: {option.replace('=', ' ')} without --again: give both, or neither\n"
+
+
+def test_other_code_than_before_is_said(tmp_path: Path, capfd: Capture) -> None:
+    from tests.server.files import write_gif
+
+    path, again = tmp_path / "out.gif", tmp_path / "again.gif"
+    write_gif(path, PLAIN)
+    words = ["inspect", str(path), "--again", "-o", str(again), "--model", "mini"]
+    assert main([*words, "--runtime", "onnxruntime"]) == 0
+    assert "other code than before: giffusion was 0.0.1, is " in capfd.readouterr().err
+
+
+def test_letters_that_a_terminal_lacks_are_shown_by_number(tmp_path: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "giffusion.server", "plan", "--prompts", "0: \u00e4"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'\\xe4'" in done.stdout
 
 
 def test_pingpong_is_the_frames_and_then_backwards(tmp_path: Path) -> None:
