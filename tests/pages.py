@@ -34,3 +34,8 @@ def blocks(page: str, kind: str | None = None) -> list[Block]:
     ]
     assert found, f"docs/{page} has no block of kind {kind}"
     return found
+
+
+def page_texts(page: str, kind: str) -> list[str]:
+    """Returns the texts of a page's blocks of one kind, without their last line feed."""
+    return [block.text.removesuffix("\n") for block in blocks(page, kind)]

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from giffusion.engine.curves import MAX_KEY, Curve, parse_schedule
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.limits import ANY_NUMBER, Limits, round_half_up
+from tests.pages import page_texts
 
 PAGE = Path(__file__).parents[2] / "docs" / "schedules.md"
 # The job that the page speaks of.
@@ -41,14 +42,7 @@ def error_of(action: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def blocks(kind: str) -> list[str]:
-    """The page's fenced blocks of a kind."""
-    found = re.findall(rf"^```{kind}\n(.*?)\n```$", PAGE.read_text("utf-8"), re.M | re.S)
-    assert found
-    return list(found)
-
-
-@pytest.mark.parametrize("block", blocks("schedule"))
+@pytest.mark.parametrize("block", page_texts("schedules.md", "schedule"))
 def test_the_page_states_the_values(block: str) -> None:
     schedule, *points = re.split(r"\n(?=[0-9]+ → )", block)
     curve = curve_of(schedule)
@@ -58,7 +52,7 @@ def test_the_page_states_the_values(block: str) -> None:
         assert round(curve.at(int(frame)), 4) == float(value)
 
 
-@pytest.mark.parametrize("block", blocks("error"))
+@pytest.mark.parametrize("block", page_texts("schedules.md", "error"))
 def test_the_page_states_the_errors(block: str) -> None:
     schedule, _, message = block.rpartition("\n")
     assert error_of(lambda: values_of(schedule)) == message

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -25,8 +23,8 @@ from giffusion.engine.easing import (
     sine,
 )
 from giffusion.engine.errors import SettingsError
+from tests.pages import page_texts
 
-PAGE = Path(__file__).parents[2] / "docs" / "schedules.md"
 GRID = [index / 1000 for index in range(1001)]
 WEIGHTS = {
     "linear": linear,
@@ -46,13 +44,6 @@ def error_of(action: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def blocks(kind: str) -> list[str]:
-    """The page's fenced blocks of a kind."""
-    found = re.findall(rf"^```{kind}\n(.*?)\n```$", PAGE.read_text("utf-8"), re.M | re.S)
-    assert found
-    return list(found)
-
-
 def apply_all(line: str) -> None:
     """Reads an interpolation and asks it for all that it may refuse."""
     name, _, arguments = line.partition(" ")
@@ -62,7 +53,7 @@ def apply_all(line: str) -> None:
         list(map(curve.at, range(100)))
 
 
-@pytest.mark.parametrize("block", blocks("weights"))
+@pytest.mark.parametrize("block", page_texts("schedules.md", "weights"))
 def test_the_page_states_the_weights(block: str) -> None:
     line, *points = block.splitlines()
     name, _, arguments = line.partition(" ")
@@ -73,7 +64,7 @@ def test_the_page_states_the_weights(block: str) -> None:
         assert round(weight(x), 4) == expected
 
 
-@pytest.mark.parametrize("block", blocks("wrong"))
+@pytest.mark.parametrize("block", page_texts("schedules.md", "wrong"))
 def test_the_page_states_the_errors(block: str) -> None:
     line, message = block.splitlines()
     assert error_of(lambda: apply_all(line)) == message

@@ -6,29 +6,21 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 from av.video.reformatter import ColorRange
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from giffusion.engine.encode.containers import MP4, WEBM, exact_timescale, open_video, read_tag
 from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
 from giffusion.engine.encode.formats import FORMATS, VideoSpec
 from giffusion.engine.encode.video import WebmEncoder
 from giffusion.engine.errors import RenderError
+from tests.engine.encode.pictures import SIZE
+from tests.engine.encode.pictures import nv12_picture as picture
 
-WIDTH, HEIGHT = SIZE = (96, 64)
 ENCODERS_OF_WEBM = FORMATS[".webm"].encoders
 CUES, CLUSTER = b"\x1c\x53\xbb\x6b", b"\x1f\x43\xb6\x75"
-
-
-def picture(index: int) -> NDArray[np.uint8]:
-    """Returns one NV12 frame of a smooth moving picture."""
-    y, x = np.mgrid[0 : HEIGHT * 3 // 2, 0:WIDTH]
-    waves = np.sin((x + 3 * index) / 20) * np.cos((y - 2 * index) / 15)
-    return np.asarray(127.5 + 100 * waves, np.uint8)
 
 
 def encode(

@@ -17,15 +17,9 @@ from giffusion.engine.encode.formats import RgbFrame, VideoSpec
 from giffusion.engine.encode.gif import GifEncoder, read_comment
 from giffusion.engine.encode.limits import delay_cs
 from giffusion.engine.errors import RenderError
+from tests.engine.encode.pictures import rgb_picture as picture
 
-WIDTH, HEIGHT = SIZE = (96, 64)
 GIF = EncoderChoice(ENCODERS["gif"])
-
-
-def picture(index: int) -> RgbFrame:
-    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
-    waves = [np.sin((x + 3 * index) / 20), np.sin((y - 2 * index) / 15), np.cos((x + y) / 30)]
-    return (127.5 + 127.5 * np.stack(waves, -1)).astype(np.uint8)
 
 
 def encode(

@@ -19,15 +19,10 @@ from giffusion.engine.encode.riff import chunk, chunks, read_xmp_text, riff_head
 from giffusion.engine.encode.webp import WebpEncoder
 from giffusion.engine.encode.xmp import MAX_PACKET_BYTES, to_xmp
 from giffusion.engine.errors import RenderError
+from tests.engine.encode.pictures import SIZE
+from tests.engine.encode.pictures import rgb_picture as picture
 
-WIDTH, HEIGHT = SIZE = (96, 64)
 WEBP = EncoderChoice(ENCODERS["libwebp"])
-
-
-def picture(index: int) -> RgbFrame:
-    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
-    waves = [np.sin((x + 3 * index) / 20), np.sin((y - 2 * index) / 15), np.cos((x + y) / 30)]
-    return (127.5 + 127.5 * np.stack(waves, -1)).astype(np.uint8)
 
 
 def encode(

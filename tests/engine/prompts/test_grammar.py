@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 from giffusion.engine.emphasis import parse_emphasis
 from giffusion.engine.errors import PromptError
 from giffusion.engine.prompts import KeyFrame, format_prompts, parse_prompts
+from tests.pages import blocks
 
-PAGE = Path(__file__).parents[3] / "docs" / "grammar.md"
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+BLOCKS = [(block.kind, block.text) for block in blocks("grammar.md")]
 ANSWERS = {
     "prompts": ("means", "texts"),
     "weights": ("fragments",),
