@@ -1,4 +1,4 @@
-"""The fenced blocks of the pages in `docs/`: what tests take their examples from."""
+"""The pages in `docs/`, their fenced blocks and tables: what tests take their examples from."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ class Block(NamedTuple):
     line: int
 
 
+def read_page(page: str) -> str:
+    """Returns the text of a page, such as `grammar.md`."""
+    return (DOCS / page).read_text("utf-8")
+
+
 def blocks(page: str, kind: str | None = None) -> list[Block]:
-    """Returns the blocks of a page, such as `grammar.md`, or those of one kind, of which it has."""
-    text = (DOCS / page).read_text("utf-8")
+    """Returns the blocks of a page, or those of one kind, of which it has."""
+    text = read_page(page)
     found = [
         Block(match["kind"], match["text"], text.count("\n", 0, match.start("text")) + 1)
         for match in _FENCED.finditer(text)
@@ -39,3 +44,10 @@ def blocks(page: str, kind: str | None = None) -> list[Block]:
 def page_texts(page: str, kind: str) -> list[str]:
     """Returns the texts of a page's blocks of one kind, without their last line feed."""
     return [block.text.removesuffix("\n") for block in blocks(page, kind)]
+
+
+def table_rows(page: str) -> list[list[str]]:
+    """Returns the cells of every row of a page's tables, without the spaces around them."""
+    lines = [line for line in read_page(page).splitlines() if line.startswith("|")]
+    assert lines, f"docs/{page} has no table"
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]

@@ -14,6 +14,7 @@ from typing import ClassVar, cast
 
 import av
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from giffusion.engine.encode.codec import configure, options
@@ -23,6 +24,9 @@ from giffusion.engine.encode.nvenc import NvencError, explained, sessions
 from giffusion.engine.encode.pictures import PictureMaker
 from giffusion.engine.errors import RenderError
 from giffusion.engine.frames import Frame
+
+# From three frames on one can be decoded before another that is shown earlier.
+_REORDERED = 3
 
 
 class VideoEncoder:
@@ -71,8 +75,7 @@ class VideoEncoder:
         if self._output is not None:
             if not self._flushed:
                 self._flushed = True
-                assert self._stream is not None
-                self._output.mux(self._stream.encode())
+                self._output.mux(self._rest())
             self._output.close()
             self._let_go()
         _verify(self._path, self._num_frames, self._spec, self.container)
@@ -95,6 +98,16 @@ class VideoEncoder:
         stream = self._output.add_stream(info.name, rate=spec.fps, options=settings)
         self._stream = cast(VideoStream, stream)
         configure(self._stream.codec_context, info, spec.size, self._pictures.format)
+
+    def _rest(self) -> list[Packet[VideoStream]]:
+        """Returns what the encoder kept back."""
+        assert self._stream is not None
+        packets = self._stream.encode()
+        if self._num_frames < _REORDERED:
+            # x265 gives so few the contents of some memory for decode times; they come as shown.
+            for packet in packets:
+                packet.dts = packet.pts
+        return packets
 
     @contextlib.contextmanager
     def _starting(self) -> Iterator[None]:

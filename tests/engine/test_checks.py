@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from giffusion.engine.batch import sampler_steps
@@ -105,7 +105,6 @@ def test_a_batch_out_of_range(batch: int) -> None:
     assert refusal(batch=batch) == message
 
 
-@settings(deadline=None)
 @given(
     sampler=st.sampled_from(SAMPLERS),
     steps=st.integers(1, 9).map("{} + t % 3".format) | st.integers(1, 9),

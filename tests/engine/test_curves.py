@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -19,9 +18,8 @@ from hypothesis import strategies as st
 from giffusion.engine.curves import MAX_KEY, Curve, parse_schedule
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.limits import ANY_NUMBER, Limits, round_half_up
-from tests.pages import page_texts
+from tests.pages import page_texts, read_page
 
-PAGE = Path(__file__).parents[2] / "docs" / "schedules.md"
 # The job that the page speaks of.
 JOB = {"s": 7.0, "max_f": 120.0, "fps": 24.0}
 NUM_FRAMES = 121
@@ -60,7 +58,7 @@ def test_the_page_states_the_errors(block: str) -> None:
 
 def test_the_page_states_how_steps_are_rounded() -> None:
     (text, steps, frame) = re.findall(
-        r"`(0:[^`]*)` gives ([0-9]+) steps on frame ([0-9]+)", PAGE.read_text("utf-8")
+        r"`(0:[^`]*)` gives ([0-9]+) steps on frame ([0-9]+)", read_page("schedules.md")
     )[0]
     assert curve_of(text, Limits(1, 1000, whole=True)).at(int(frame)) == int(steps)
 

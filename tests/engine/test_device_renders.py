@@ -117,7 +117,7 @@ def as_bytes(sinks: list[Sink], works: list[Work]) -> list[list[bytes]]:
     cuda_graphs=st.booleans(),
     shrink_tail=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_late_device_renders_what_the_host_does(
     works: list[Work], batch: int, seed: int | None, cuda_graphs: bool, shrink_tail: bool
 ) -> None:

@@ -84,7 +84,7 @@ _FREQUENCIES = st.lists(st.floats(1e-3, 1000), min_size=1, max_size=MAX_FREQUENC
 
 
 @given(_FREQUENCIES.map(tuple), st.lists(st.floats(0, 1), min_size=1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_sine_hits_both_key_frames(frequencies: tuple[float, ...], xs: list[float]) -> None:
     weight = sine(frequencies)
     assert (weight(0.0), weight(1.0)) == (0.0, 1.0)
@@ -232,7 +232,6 @@ _ARGUMENTS = st.text() | st.lists(st.sampled_from([*"0.5,e- \n:()t", *EASES])).m
 
 
 @given(st.sampled_from(INTERPOLATION_NAMES) | st.text(), _ARGUMENTS)
-@settings(deadline=None)
 def test_any_text_is_an_interpolation_or_an_error(name: str, arguments: str) -> None:
     outcome = outcome_of(name, arguments)
     assert outcome is True or (isinstance(outcome, str) and len(outcome.splitlines()) == 1)

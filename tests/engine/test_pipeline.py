@@ -192,7 +192,7 @@ def test_the_jobs_here_cover_rows_samplers_and_seeds(alone: dict[str, Sink]) -> 
     assert len(first) == len(WORKS)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     names=st.permutations(sorted(WORKS)),
     batch=st.integers(max(ROWS.values()), 32),
@@ -223,7 +223,7 @@ def test_frames_do_not_depend_on_the_batch(name: str, batch: int, alone: dict[st
 
 
 @given(data=st.data(), name=st.sampled_from(sorted(WORKS)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_segment_is_that_part_of_the_whole(
     data: st.DataObject, name: str, alone: dict[str, Sink]
 ) -> None:

@@ -68,7 +68,6 @@ def near(key_frames: tuple[KeyFrame, ...], keeps_seeds: bool) -> tuple[KeyFrame,
     return tuple(moved if keeps_seeds else [replace(k, seed=None) for k in moved])
 
 
-@run_settings(deadline=None)
 @given(SEQUENCES, any_settings(), st.none() | st.text("0123456789abcdef", min_size=64, max_size=64))
 def test_a_record_that_is_read_back_plans_the_same_frames(
     key_frames: tuple[KeyFrame, ...], settings: RenderSettings, digest: str | None
@@ -198,13 +197,13 @@ _JSON = st.recursive(
 _NAMES = st.sampled_from([field.name for field in fields(RenderSettings)]) | st.text(max_size=9)
 
 
-@run_settings(deadline=None, max_examples=400)
+@run_settings(max_examples=400)
 @given(_JSON.map(json.dumps) | st.text() | st.dictionaries(_NAMES, _JSON).map(json.dumps))
 def test_any_text_is_read_or_refused(text: str) -> None:
     check_read_or_refused(text)
 
 
-@run_settings(deadline=None, max_examples=400)
+@run_settings(max_examples=400)
 @given(st.dictionaries(_NAMES, _JSON, max_size=3))
 @example({"a\nb": 1})
 @example({"image": "a\x00b", "strength": 0.5})
@@ -212,7 +211,7 @@ def test_any_settings_are_read_or_refused(values: dict[str, object]) -> None:
     check_read_or_refused(changed(**values))
 
 
-@run_settings(deadline=None, max_examples=400)
+@run_settings(max_examples=400)
 @given(st.dictionaries(st.sampled_from([*VALID]), _JSON, max_size=2))
 @example({"prompts": "0: \ud800"})
 def test_any_parts_are_read_or_refused(parts: dict[str, object]) -> None:
@@ -227,7 +226,7 @@ _CUTS: list[Callable[[str, int, str], str]] = [
 ]
 
 
-@run_settings(deadline=None, max_examples=400)
+@run_settings(max_examples=400)
 @given(
     st.sampled_from(_CUTS), st.integers(0, 10**4), st.text(max_size=2) | st.sampled_from('"{[,:')
 )

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -17,6 +15,7 @@ from giffusion.engine.sampler_names import BASE_SAMPLERS, MODIFIERS, SAMPLERS, s
 from giffusion.engine.samplers.rows import NOISE
 from giffusion.engine.sampling import sampler_table, start_step
 from giffusion.engine.schedule import NoiseSchedule
+from tests.pages import table_rows
 
 NOISY = ("ddpm", "dpm_ads", "euler_ads", "lcm")
 ROWS = {"deis": 3, "dpm": 4, "dpm++2m": 3, "dpm_ads": 2, "klms": 4, "pndms": 4, "unipc": 5}
@@ -161,10 +160,8 @@ def test_only_the_whole_strength_starts_at_the_first_step(steps: int, strength: 
 
 
 def test_the_page_says_what_the_samplers_do() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "samplers.md").read_text(encoding="utf-8")
-    lines = [line for line in page.splitlines() if line[0:1] == "|" and "Scheduler`" in line]
-    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
-    cells = {name: rest for name, *rest in rows}
+    rows = [row for row in table_rows("samplers.md") if "Scheduler`" in row[1]]
+    cells = {name.strip("`"): rest for name, *rest in rows}
     assert set(cells) == set(BASE_SAMPLERS)
     for base, (_, evaluations, noise, *modified) in cells.items():
         table = sampler_table(base, NoiseSchedule.from_config(MINI), 7)

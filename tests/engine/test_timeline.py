@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from hypothesis import assume, given
-from hypothesis import settings as run_settings
 from hypothesis import strategies as st
 
 from giffusion.engine.easing import EASES, Weight
@@ -582,7 +581,6 @@ def test_planning_does_not_import_numpy() -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-unhurried = run_settings(deadline=None)
 _TEXTS = st.sampled_from(["a", "b", "c", "d"])
 _WEIGHTS = st.floats(0.01, 10) | st.floats(-10, 10)
 _PARTS = (
@@ -656,7 +654,6 @@ def planned(key_frames: list[KeyFrame], settings: RenderSettings) -> Timeline:
         raise
 
 
-@unhurried
 @given(_SEQUENCES, closed())
 def test_weights_are_finite_and_sum_to_one(
     key_frames: list[KeyFrame], settings: RenderSettings
@@ -672,7 +669,6 @@ def test_weights_are_finite_and_sum_to_one(
         assert plan.from_key == plan.to_key or plan.from_key < plan.frame < plan.to_key
 
 
-@unhurried
 @given(_SEQUENCES, closed())
 def test_every_value_is_that_of_its_schedule(
     key_frames: list[KeyFrame], settings: RenderSettings
@@ -698,7 +694,6 @@ def test_every_value_is_that_of_its_schedule(
             assert below + plan.seed_weight == seed
 
 
-@unhurried
 @given(_SEQUENCES, _ANY_SETTINGS, st.booleans())
 def test_a_key_frame_has_the_plan_that_it_has_alone(
     key_frames: list[KeyFrame], settings: RenderSettings, loop: bool
@@ -713,7 +708,6 @@ def test_a_key_frame_has_the_plan_that_it_has_alone(
             assert frames[key_frame.frame].weight == 0
 
 
-@unhurried
 @given(_SEQUENCES, _ANY_SETTINGS)
 def test_a_plan_depends_on_the_key_frames_around_it_alone(
     key_frames: list[KeyFrame], settings: RenderSettings
@@ -725,7 +719,6 @@ def test_a_plan_depends_on_the_key_frames_around_it_alone(
             assert frames[frame] == pair[frame]
 
 
-@unhurried
 @given(_SEQUENCES, _ANY_SETTINGS)
 def test_a_loop_is_the_sequence_with_its_first_key_frame_at_the_end(
     key_frames: list[KeyFrame], settings: RenderSettings
@@ -741,7 +734,6 @@ def test_a_loop_is_the_sequence_with_its_first_key_frame_at_the_end(
     assert list(looped) == list(opened)
 
 
-@unhurried
 @given(_SEQUENCES, closed())
 def test_max_rows_and_prompts_cover_every_frame(
     key_frames: list[KeyFrame], settings: RenderSettings
@@ -753,7 +745,6 @@ def test_max_rows_and_prompts_cover_every_frame(
     assert len(set(frames.prompts())) == len(frames.prompts())
 
 
-@unhurried
 @given(_SEQUENCES, _SETTINGS)
 def test_max_rows_and_prompts_are_no_more_than_frames_need(
     key_frames: list[KeyFrame], settings: RenderSettings
@@ -769,7 +760,6 @@ def test_max_rows_and_prompts_are_no_more_than_frames_need(
         assert used == set(frames.prompts())
 
 
-@unhurried
 @given(_SEQUENCES, closed())
 def test_walks_have_the_steps_and_strength_of_every_frame(
     key_frames: list[KeyFrame], settings: RenderSettings

@@ -19,8 +19,9 @@ from giffusion.engine.encode.formats import VideoSpec
 from giffusion.engine.encode.isobmff import XMP_TYPE, box, full_box, read_xmp_text
 from giffusion.engine.encode.xmp import to_xmp
 from giffusion.engine.errors import RenderError
+from tests.engine.encode.files import finished
+from tests.engine.encode.pictures import SIZE
 
-SIZE = (96, 64)
 AV1 = EncoderChoice(ENCODERS["libsvtav1"])
 
 
@@ -40,10 +41,7 @@ def encode(
     size: tuple[int, int] = SIZE,
 ) -> AvifEncoder:
     encoder = AvifEncoder(path, VideoSpec(size, fps, num_frames, metadata, AV1))
-    for index in range(num_frames):
-        encoder.write(picture(index, size))
-    encoder.finish()
-    return encoder
+    return finished(encoder, (picture(index, size) for index in range(num_frames)))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -12,30 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from giffusion.engine.encode.containers import MP4, WEBM, exact_timescale, open_video, read_tag
-from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
-from giffusion.engine.encode.formats import FORMATS, VideoSpec
+from giffusion.engine.encode.encoders import ENCODERS
+from giffusion.engine.encode.formats import FORMATS
 from giffusion.engine.encode.video import WebmEncoder
 from giffusion.engine.errors import RenderError
-from tests.engine.encode.pictures import SIZE
+from tests.engine.encode.files import encode_video, video_spec, write_all
 from tests.engine.encode.pictures import nv12_picture as picture
 
 ENCODERS_OF_WEBM = FORMATS[".webm"].encoders
 CUES, CLUSTER = b"\x1c\x53\xbb\x6b", b"\x1f\x43\xb6\x75"
 
-
-def encode(
-    path: Path,
-    num_frames: int,
-    fps: Fraction = Fraction(24),
-    metadata: str = "",
-    encoder: str = "libvpx-vp9",
-) -> WebmEncoder:
-    spec = VideoSpec(SIZE, fps, num_frames, metadata, EncoderChoice(ENCODERS[encoder]))
-    video = WebmEncoder(path, spec)
-    for index in range(num_frames):
-        video.write(picture(index))
-    video.finish()
-    return video
+encode = partial(encode_video, WebmEncoder, encoder="libvpx-vp9")
 
 
 @pytest.mark.parametrize("encoder", ENCODERS_OF_WEBM)
@@ -84,10 +72,8 @@ def test_an_encoder_writes_nothing_on_the_terminal(
     tmp_path: Path, encoder: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     encode(tmp_path / "a.webm", 5, encoder=encoder)
-    spec = VideoSpec(SIZE, Fraction(24), 99, "", EncoderChoice(ENCODERS[encoder]))
-    video = WebmEncoder(tmp_path / "b.webm", spec)
-    for index in range(99):
-        video.write(picture(index))
+    video = WebmEncoder(tmp_path / "b.webm", video_spec(99, encoder))
+    write_all(video, map(picture, range(99)))
     video.discard()
     del video
     assert capfd.readouterr() == ("", "")

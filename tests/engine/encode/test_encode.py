@@ -8,60 +8,34 @@ import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from giffusion.engine.encode import Writer, check_output, open_writer, read_metadata
 from giffusion.engine.encode.place import TEMP_SUFFIX
 from giffusion.engine.errors import DiskFullError, InputError, OutputError, SettingsError
 from giffusion.engine.frames import PixelFormat
+from tests.engine.encode import files
+from tests.engine.encode.pictures import SIZE, Pixels, nv12_picture, rgb_picture
 
 FPS = Fraction(24)
 FORMATS = (".mp4", ".gif", ".webm", ".webp", ".avif")
-WIDTH, HEIGHT = SIZE = (96, 64)
 
 
-Picture = Callable[[int, PixelFormat], NDArray[np.uint8]]
+def picture(index: int, form: PixelFormat) -> Pixels:
+    return rgb_picture(index) if form is PixelFormat.RGB24 else nv12_picture(index)
 
 
-def picture(index: int, form: PixelFormat) -> NDArray[np.uint8]:
-    """Returns one frame of a smooth moving picture."""
-    height, width, *channels = form.shape(SIZE)
-    y, x = np.mgrid[0:height, 0:width]
-    waves = [np.sin((x + 3 * index) / 20), np.sin((y - 2 * index) / 15), np.cos((x + y) / 30)]
-    shown = np.stack(waves, -1) if channels else waves[0] * waves[1]
-    return (127.5 + 127.5 * shown).astype(np.uint8)
-
-
-def noise(index: int, form: PixelFormat) -> NDArray[np.uint8]:
+def noise(index: int, form: PixelFormat) -> Pixels:
     """Returns a frame that does not compress."""
     return np.random.default_rng(index).integers(0, 256, form.shape(SIZE), dtype=np.uint8)
 
 
-def render(
-    path: Path,
-    num_frames: int = 12,
-    *,
-    metadata: str = "{}",
-    force: bool = False,
-    encoder: str = "auto",
-    frame: Picture = picture,
-) -> None:
-    with open_writer(
-        path,
-        size=SIZE,
-        fps=FPS,
-        num_frames=num_frames,
-        metadata=metadata,
-        force=force,
-        encoder=encoder,
-    ) as writer:
-        for index in range(num_frames):
-            writer.write(index, frame(index, writer.pixel_format))
+render = partial(files.render, fps=FPS, frame=picture)
 
 
 def write_and_raise(writer: Writer, num_frames: int, error: type[BaseException]) -> None:
@@ -299,8 +273,8 @@ def run_script(script: str, folder: Path) -> subprocess.Popen[str]:
     """Starts a script in a process of its own, with this module's names and `folder`."""
     prelude = f"""
 import sys, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_encode import *
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from tests.engine.encode.test_encode import *
 folder = Path({str(folder)!r})
 """
     return subprocess.Popen(

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from giffusion.engine.encode import check_output, choose_encoder, open_writer, read_metadata
 from giffusion.engine.encode.encoders import ENCODERS
@@ -22,8 +22,9 @@ from giffusion.engine.encode.place import TEMP_SUFFIX
 from giffusion.engine.errors import OutputError, SettingsError
 from giffusion.engine.frames import PixelFormat
 from giffusion.export.nv12 import nv12
+from tests.engine.encode import files
+from tests.engine.encode.pictures import SIZE, Pixels, rgb_picture
 
-WIDTH, HEIGHT = SIZE = (96, 64)
 NUM_FRAMES = 14
 FILES = ("a.mp4", "a.webm", "a.gif", "a.webp", "a.avif", "a/%04d.png")
 ANIMATIONS = ("a.gif", "a.webp", "a.avif")
@@ -36,19 +37,15 @@ QUALITIES = [
 # A plan with what is awkward in XML, in JSON and in chunks of text; larger than any block of them.
 PLAN = '{"prompts": "0: <a> & \\"ü\\" 🦁\\n", "long": "' + "x" * 1_000_000 + '"}'
 
-Pixels = NDArray[np.uint8]
+
+# Short of the strongest colours, of which a palette and halved chroma lose more.
+picture = partial(rgb_picture, amplitude=100)
 
 
-def picture(index: int) -> Pixels:
-    """A smooth moving picture, (H, W, 3)."""
-    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
-    waves = (np.sin((x + 3 * index) / 20), np.sin((y - 2 * index) / 15), np.cos((x + y) / 30))
-    return (127.5 + 100 * np.stack(waves, -1)).astype(np.uint8)
-
-
-def in_format(pixels: Pixels, form: PixelFormat) -> Pixels:
+def in_format(index: int, form: PixelFormat) -> Pixels:
     import torch
 
+    pixels = picture(index)
     if form is PixelFormat.RGB24:
         return pixels
     planes = torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32))
@@ -56,28 +53,7 @@ def in_format(pixels: Pixels, form: PixelFormat) -> Pixels:
     return converted
 
 
-def render(
-    path: Path,
-    *,
-    fps: Fraction = Fraction(24),
-    encoder: str = "auto",
-    quality: int | None = None,
-    metadata: str = "{}",
-    force: bool = False,
-    num_frames: int = NUM_FRAMES,
-) -> None:
-    with open_writer(
-        path,
-        size=SIZE,
-        fps=fps,
-        num_frames=num_frames,
-        metadata=metadata,
-        encoder=encoder,
-        quality=quality,
-        force=force,
-    ) as writer:
-        for index in range(num_frames):
-            writer.write(index, in_format(picture(index), writer.pixel_format))
+render = partial(files.render, num_frames=NUM_FRAMES, frame=in_format)
 
 
 def frames_of(path: Path) -> Iterator[Pixels]:
@@ -90,9 +66,7 @@ def frames_of(path: Path) -> Iterator[Pixels]:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     else:
-        with Image.open(path) as animation:
-            for shown in ImageSequence.Iterator(animation):
-                yield np.asarray(shown.convert("RGB"))
+        yield from files.decode_animation(path)[0]
 
 
 def psnr(path: Path) -> float:
@@ -203,10 +177,7 @@ def test_frame_times_of_animations_do_not_drift(tmp_path: Path, name: str, fps: 
         return
     with Image.open(tmp_path / name) as animation:
         assert animation.info["loop"] == 0
-        times = []
-        for frame in ImageSequence.Iterator(animation):
-            frame.load()  # until then a WebP does not tell
-            times.append(frame.info["duration"])
+    _, times = files.decode_animation(tmp_path / name)
     tick = 10 if name == "a.gif" else 1
     assert sum(times) == tick * round(1000 / tick * NUM_FRAMES / fps)
     assert max(times) - min(times) <= tick

@@ -9,8 +9,7 @@ import pytest
 from giffusion.engine.encode.encoders import ENCODERS
 from giffusion.engine.encode.formats import FORMATS, output_format
 from giffusion.engine.errors import OutputError
-
-PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
+from tests.pages import table_rows
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.MP4", "a.b.Gif", "a.AVIF", "%d.png"])
@@ -25,8 +24,7 @@ def test_other_extensions_are_refused(name: str) -> None:
 
 
 def test_the_page_of_formats_says_what_the_tables_say() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    rows = table_rows("formats.md")
     by_name = {row[0]: row for row in rows if len(row) == 6}
     for extension, kind in FORMATS.items():
         name = "`NAME/%05d.png`" if extension == ".png" else f"`{extension}`"

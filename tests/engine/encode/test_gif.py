@@ -5,42 +5,24 @@ from __future__ import annotations
 import subprocess
 import sys
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
-from giffusion.engine.encode.formats import RgbFrame, VideoSpec
 from giffusion.engine.encode.gif import GifEncoder, read_comment
 from giffusion.engine.encode.limits import delay_cs
 from giffusion.engine.errors import RenderError
+from tests.engine.encode.files import decode_animation as decode
+from tests.engine.encode.files import encode_animation
 from tests.engine.encode.pictures import rgb_picture as picture
+from tests.engine.encode.pictures import square_error
 
-GIF = EncoderChoice(ENCODERS["gif"])
-
-
-def encode(
-    path: Path, frames: list[RgbFrame], fps: Fraction = Fraction(20), metadata: str = ""
-) -> GifEncoder:
-    height, width = frames[0].shape[:2]
-    encoder = GifEncoder(path, VideoSpec((width, height), fps, len(frames), metadata, GIF))
-    for frame in frames:
-        encoder.write(frame)
-    encoder.finish()
-    return encoder
-
-
-def decode(path: Path) -> tuple[list[RgbFrame], list[int]]:
-    """Returns the pictures and how long each is shown, in milliseconds."""
-    with Image.open(path) as file:
-        shown = [
-            (np.asarray(frame.convert("RGB")), frame.info["duration"])
-            for frame in ImageSequence.Iterator(file)
-        ]
-    return [frame for frame, _ in shown], [int(duration) for _, duration in shown]
+encode = partial(encode_animation, GifEncoder, EncoderChoice(ENCODERS["gif"]))
 
 
 def test_the_pictures_come_back_in_order(tmp_path: Path) -> None:
@@ -49,9 +31,9 @@ def test_the_pictures_come_back_in_order(tmp_path: Path) -> None:
     decoded, _ = decode(tmp_path / "a.gif")
     assert len(decoded) == 20
     for index, frame in enumerate(decoded):
-        nearest = min(range(20), key=lambda other: _error(frame, frames[other]))
+        nearest = min(range(20), key=lambda other: square_error(frame, frames[other]))
         assert nearest == index
-        assert _error(frame, frames[index]) < 255**2 / 10**2.4
+        assert square_error(frame, frames[index]) < 255**2 / 10**2.4
 
 
 @pytest.mark.parametrize("fps", ["20", "24", "50", "30000/1001", "1/3", "49"])
@@ -162,7 +144,3 @@ print(peak_mib() - before)
     assert done.returncode == 0, done.stderr
     # The frames together are 113 MiB.
     assert float(done.stdout) < 20
-
-
-def _error(first: RgbFrame, second: RgbFrame) -> float:
-    return float(np.mean((first.astype(np.float64) - second) ** 2))

@@ -18,8 +18,9 @@ from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
 from giffusion.engine.encode.formats import RgbFrame, VideoSpec
 from giffusion.engine.encode.video import Mp4Encoder
 from giffusion.export.nv12 import nv12 as in_graph
+from tests.engine.encode.pictures import HEIGHT, SIZE, WIDTH
+from tests.engine.encode.pictures import rgb_picture as smooth
 
-WIDTH, HEIGHT = SIZE = (96, 64)
 SOFTWARE = ("libx264", "libsvtav1")
 Planes = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 # swscale's SWS_ACCURATE_RND and SWS_FULL_CHR_H_INP, for which PyAV has no names: without them it
@@ -95,13 +96,6 @@ def constant(rgb: tuple[int, int, int]) -> RgbFrame:
     return np.full((HEIGHT, WIDTH, 3), rgb, np.uint8)
 
 
-def smooth(index: int = 0) -> RgbFrame:
-    """Returns one frame of a smooth moving picture."""
-    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
-    waves = [np.sin((x + 3 * index) / 20), np.sin((y - 2 * index) / 15), np.cos((x + y) / 30)]
-    return (127.5 + 127.5 * np.stack(waves, -1)).astype(np.uint8)
-
-
 def random(seed: int) -> RgbFrame:
     return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
@@ -117,7 +111,7 @@ COLOURS = {
 }
 PICTURES = {
     **{name: constant(rgb) for name, rgb in COLOURS.items()},
-    "smooth": smooth(),
+    "smooth": smooth(0),
     "random": random(0),
     "random again": random(1),
 }
@@ -184,7 +178,7 @@ def test_pictures_come_back_in_order_and_alike(tmp_path: Path, encoder: str) -> 
 @pytest.mark.parametrize("encoder", SOFTWARE)
 def test_what_is_decoded_is_the_nv12_that_was_given(tmp_path: Path, encoder: str) -> None:
     """In the encoder's own format, so that no conversion hides a fault."""
-    source = nv12(smooth())
+    source = nv12(smooth(0))
     write(tmp_path / "a.mp4", encoder, [source] * 3)
     with open_video(tmp_path / "a.mp4", MP4) as container:
         for frame in container.decode(video=0):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -19,35 +20,12 @@ from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
 from giffusion.engine.encode.formats import VideoSpec
 from giffusion.engine.encode.video import Mp4Encoder
 from giffusion.engine.errors import RenderError
-from tests.engine.encode.pictures import SIZE
+from tests.engine.encode.files import encode_video, video_spec, write_all
 from tests.engine.encode.pictures import nv12_picture as picture
 
 SOFTWARE = ("libx264", "libx265", "libsvtav1")
 
-
-def opened(
-    path: Path,
-    num_frames: int,
-    fps: Fraction = Fraction(24),
-    metadata: str = "",
-    encoder: str = "libx264",
-) -> Mp4Encoder:
-    return Mp4Encoder(
-        path, VideoSpec(SIZE, fps, num_frames, metadata, EncoderChoice(ENCODERS[encoder]))
-    )
-
-
-def encode(
-    path: Path,
-    num_frames: int,
-    fps: Fraction = Fraction(24),
-    metadata: str = "",
-    encoder: str = "libx264",
-) -> None:
-    video = opened(path, num_frames, fps, metadata, encoder)
-    for index in range(num_frames):
-        video.write(picture(index))
-    video.finish()
+encode = partial(encode_video, Mp4Encoder, encoder="libx264")
 
 
 @pytest.mark.parametrize("encoder", SOFTWARE)
@@ -127,8 +105,8 @@ def test_the_bytes_do_not_depend_on_the_number_of_cores(tmp_path: Path, encoder:
     script = f"""
 import os, sys
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_video import *
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from tests.engine.encode.test_video import *
 encode(Path({str(tmp_path / "one.mp4")!r}), 40, encoder={encoder!r})
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -181,7 +159,7 @@ def test_small_and_odd_shaped_pictures_work(
 
 @pytest.mark.parametrize("encoder", SOFTWARE)
 def test_finishing_again_changes_nothing(tmp_path: Path, encoder: str) -> None:
-    video = opened(tmp_path / "a.mp4", 1, encoder=encoder)
+    video = Mp4Encoder(tmp_path / "a.mp4", video_spec(1, encoder))
     video.write(picture(0))
     video.finish()
     before = (tmp_path / "a.mp4").read_bytes()
@@ -202,9 +180,8 @@ def test_finishing_frees_the_encoder(tmp_path: Path) -> None:
 
 def test_a_file_that_lost_frames_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
-    video = opened(path, 9)
-    for index in range(9):
-        video.write(picture(index))
+    video = Mp4Encoder(path, video_spec(9, "libx264"))
+    write_all(video, map(picture, range(9)))
     video.finish()
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(RenderError, match="reads back as"):
@@ -213,9 +190,8 @@ def test_a_file_that_lost_frames_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoder", SOFTWARE)
 def test_discarding_removes_the_file_and_may_be_repeated(tmp_path: Path, encoder: str) -> None:
-    video = opened(tmp_path / "a.mp4", 99, encoder=encoder)
-    for index in range(99):
-        video.write(picture(index))
+    video = Mp4Encoder(tmp_path / "a.mp4", video_spec(99, encoder))
+    write_all(video, map(picture, range(99)))
     video.discard()
     video.discard()
     assert list(tmp_path.iterdir()) == []
@@ -245,3 +221,13 @@ def _num_threads() -> int:
     if not folder.is_dir():
         pytest.skip(f"the system does not list threads; Python knows {threading.active_count()}")
     return len(list(folder.iterdir()))
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_few_frames_are_decoded_as_they_are_shown(tmp_path: Path, num_frames: int) -> None:
+    """x265 leaves the decode times of so few unset: files differed, and some could not be made."""
+    video = Mp4Encoder(tmp_path / "a.mp4", video_spec(num_frames, "libx265"))
+    write_all(video, map(picture, range(num_frames)))
+    times = [(packet.pts, packet.dts) for packet in video._rest()]
+    video.discard()
+    assert times == [(index, index) for index in range(num_frames)]

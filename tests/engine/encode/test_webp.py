@@ -5,53 +5,29 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from giffusion.engine.encode import webp as webp_module
 from giffusion.engine.encode.encoders import ENCODERS, EncoderChoice
-from giffusion.engine.encode.formats import RgbFrame, VideoSpec
+from giffusion.engine.encode.formats import VideoSpec
 from giffusion.engine.encode.limits import duration_ms
 from giffusion.engine.encode.riff import chunk, chunks, read_xmp_text, riff_header
 from giffusion.engine.encode.webp import WebpEncoder
 from giffusion.engine.encode.xmp import MAX_PACKET_BYTES, to_xmp
 from giffusion.engine.errors import RenderError
-from tests.engine.encode.pictures import SIZE
+from tests.engine.encode.files import decode_animation as decode
+from tests.engine.encode.files import encode_animation, write_all
+from tests.engine.encode.pictures import SIZE, square_error
 from tests.engine.encode.pictures import rgb_picture as picture
 
 WEBP = EncoderChoice(ENCODERS["libwebp"])
 
-
-def encode(
-    path: Path, frames: list[RgbFrame], fps: Fraction = Fraction(20), metadata: str = ""
-) -> WebpEncoder:
-    height, width = frames[0].shape[:2]
-    encoder = WebpEncoder(path, VideoSpec((width, height), fps, len(frames), metadata, WEBP))
-    write_all(encoder, frames)
-    encoder.finish()
-    return encoder
-
-
-def write_all(encoder: WebpEncoder, frames: list[RgbFrame]) -> None:
-    for frame in frames:
-        encoder.write(frame)
-
-
-def decode(path: Path) -> tuple[list[RgbFrame], list[int]]:
-    """Returns the pictures and how long each is shown, in milliseconds."""
-    frames, durations = [], []
-    with Image.open(path, formats=["WEBP"]) as file:
-        for shown in ImageSequence.Iterator(file):
-            frames.append(np.asarray(shown.convert("RGB")))
-            durations.append(int(shown.info["duration"]))
-    return frames, durations
-
-
-def error(first: RgbFrame, second: RgbFrame) -> float:
-    return float(np.mean((first.astype(np.float64) - second) ** 2))
+encode = partial(encode_animation, WebpEncoder, WEBP)
 
 
 def test_the_pictures_come_back_in_order(tmp_path: Path) -> None:
@@ -60,8 +36,8 @@ def test_the_pictures_come_back_in_order(tmp_path: Path) -> None:
     decoded, _ = decode(tmp_path / "a.webp")
     assert len(decoded) == 20
     for index, frame in enumerate(decoded):
-        assert min(range(20), key=lambda other: error(frame, frames[other])) == index
-        assert error(frame, frames[index]) < 255**2 / 10**3.5
+        assert min(range(20), key=lambda other: square_error(frame, frames[other])) == index
+        assert square_error(frame, frames[index]) < 255**2 / 10**3.5
 
 
 @pytest.mark.parametrize("fps", ["20", "24", "90", "30000/1001", "1/3", "1/10000"])
@@ -89,9 +65,9 @@ def test_frames_that_are_alike_are_all_there(tmp_path: Path) -> None:
     encode(tmp_path / "a.webp", frames).discard()
     decoded, durations = decode(tmp_path / "a.webp")
     assert durations == [50] * 10
-    assert error(decoded[0], decoded[4]) < 1  # one pixel is drawn again
-    assert error(decoded[0], decoded[5]) > 50
-    assert error(decoded[0], decoded[9]) < 5
+    assert square_error(decoded[0], decoded[4]) < 1  # one pixel is drawn again
+    assert square_error(decoded[0], decoded[5]) > 50
+    assert square_error(decoded[0], decoded[9]) < 5
 
 
 @pytest.mark.parametrize(
@@ -110,7 +86,7 @@ def test_only_what_changed_is_drawn_from_an_even_place(
         file.seek(second.start)
         x, y, w, h = (int.from_bytes(file.read(3), "little") for _ in range(4))
     assert (2 * x, 2 * y, w + 1, h + 1) == drawn
-    assert error(decode(tmp_path / "a.webp")[0][1], moved) < 50
+    assert square_error(decode(tmp_path / "a.webp")[0][1], moved) < 50
 
 
 def test_it_loops_forever_and_carries_its_text_as_xmp(tmp_path: Path) -> None:
@@ -155,7 +131,7 @@ def test_a_file_too_large_for_its_own_counting_is_told(
     monkeypatch.setattr(webp_module, "MAX_FILE_BYTES", 4000)
     encoder = WebpEncoder(tmp_path / "a.webp", VideoSpec(SIZE, Fraction(24), 50, "", WEBP))
     with pytest.raises(RenderError, match="a WebP holds at most 4 GiB, which are full after"):
-        write_all(encoder, [picture(index) for index in range(50)])
+        write_all(encoder, map(picture, range(50)))
     encoder.discard()
     assert (tmp_path / "a.webp").stat().st_size <= 4000
 

@@ -755,7 +755,7 @@ class Both:
     seed=st.none() | st.integers(0, 1000),
     cuda_graphs=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_program_comes_to_what_it_does_on_the_host(
     program: list[tuple[Any, ...]], seed: int | None, cuda_graphs: bool
 ) -> None:
