@@ -9,96 +9,18 @@ fold both at load.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from giffusion.engine.errors import ModelError
+from giffusion.export.checkpoint.tensors import StoredTensor, stored_tensors
 
 MAX_INLINE_BYTES = 4096
 """Constants up to this size stay in the graph file."""
-_DTYPES = {
-    "F16": ir.DataType.FLOAT16,
-    "F32": ir.DataType.FLOAT,
-    "BF16": ir.DataType.BFLOAT16,
-}
 _Key = tuple[tuple[int, ...], str]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """Where one tensor lies in a safetensors file; offsets and lengths in bytes."""
-
-    file: Path
-    name: str
-    dtype: ir.DataType
-    shape: tuple[int, ...]
-    offset: int
-    length: int
-
-    def read(self) -> NDArray[np.generic]:
-        """Returns the tensor as stored, mapped rather than read."""
-        raw = np.memmap(self.file, np.uint8, "r", offset=self.offset, shape=(self.length,))
-        return raw.view(self.dtype.numpy()).reshape(self.shape)
-
-    def pieces(self) -> Iterator[StoredTensor]:
-        """Yields the tensor, and the halves of a matrix along its first axis, as GEGLU uses it."""
-        yield self
-        if len(self.shape) == 2 and self.shape[0] % 2 == 0:
-            half = self.length // 2
-            for part in range(2):
-                yield replace(
-                    self,
-                    name=f"{self.name}.{part}",
-                    shape=(self.shape[0] // 2, self.shape[1]),
-                    offset=self.offset + part * half,
-                    length=half,
-                )
-
-
-def stored_tensors(file: Path) -> list[StoredTensor]:
-    """Lists the floating-point tensors of a safetensors file.
-
-    The format: https://github.com/huggingface/safetensors, eight bytes of header length, a JSON
-    header with types, shapes and offsets, then the data.
-
-    Raises:
-        ModelError: the file is not in that format.
-    """
-    try:
-        return _parse(file)
-    except (struct.error, AttributeError, KeyError, TypeError, ValueError):
-        raise ModelError(
-            f"{file} is not a safetensors file: expected a checkpoint that diffusers saved with "
-            "safe_serialization=True"
-        ) from None
-
-
-def _parse(file: Path) -> list[StoredTensor]:
-    file_length = file.stat().st_size
-    with file.open("rb") as stream:
-        (header_length,) = struct.unpack("<Q", stream.read(8))
-        if header_length > file_length:
-            raise ValueError
-        header = json.loads(stream.read(header_length))
-    tensors = []
-    for name, entry in header.items():
-        if name == "__metadata__" or entry["dtype"] not in _DTYPES:
-            continue
-        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-        begin, end = (8 + header_length + offset for offset in entry["data_offsets"])
-        length = int(math.prod(shape) * dtype.itemsize)
-        if not 8 + header_length <= begin <= end <= file_length or end - begin != length:
-            raise ValueError
-        tensors.append(StoredTensor(file, name, dtype, shape, begin, length))
-    return tensors
 
 
 def share_weights(model: ir.Model, files: list[Path], folder: Path) -> int:
