@@ -77,6 +77,11 @@ class DenoiseBatch:
         self._steps: dict[int, Steps] = {}
         self._seeds: dict[int, int] = {}
         self._axes = axes
+        # What frames bring besides their prompts, by the input that takes it.
+        self._takes_pooled = "pooled" in shapes
+        self._guidance_dim = model.manifest.guidance_dim
+        if self._takes_pooled:
+            self.graph.write("size_ids", np.tile(size_ids(size), (num_rows, 1)))
 
     @property
     def num_rows(self) -> int:
@@ -96,6 +101,13 @@ class DenoiseBatch:
             self._mix[slot.index, row] = weight
             self._row_slot[row] = slot.index
             self.graph.write("cond", embeds, row)
+        if self._takes_pooled:
+            assert condition.pooled is not None
+            for row, pooled in zip(slot.rows, condition.pooled, strict=True):
+                self.graph.write("pooled", pooled, row)
+        if self._guidance_dim is not None:
+            embed = guidance_embed(condition.guidance, self._guidance_dim)
+            self.graph.write("guidance_embed", embed, slot.index)
         self._steps[slot.index] = steps
         self._seeds[slot.index] = seed
 
@@ -121,9 +133,12 @@ class DenoiseBatch:
         self._row_slot[list(move.slot.rows)] = new
         for before, after in zip(move.rows, move.slot.rows, strict=True):
             if before != after:
-                self.graph.copy("cond", after, self.graph, "cond", before)
+                for name in ("cond", "pooled") if self._takes_pooled else ("cond",):
+                    self.graph.copy(name, after, self.graph, name, before)
         if old != new:
-            self.graph.copy("state", new, self.graph, "state", old)
+            guided = self._guidance_dim is not None
+            for name in ("state", "guidance_embed") if guided else ("state",):
+                self.graph.copy(name, new, self.graph, name, old)
             self._steps[new], self._seeds[new] = self._steps[old], self._seeds[old]
             self._table[old] = np.eye(STATE_ROWS, TABLE_COLUMNS)
 
@@ -207,3 +222,36 @@ def sinusoid(
     if flip_sin_to_cos:
         waves.reverse()
     return np.concatenate(waves, axis=1).astype(np.float32)
+
+
+def guidance_embed(guidance: float, dim: int) -> NDArray[np.float32]:
+    """Embeds a guidance scale as distilled models take it.
+
+    Luo et al. 2023, "Latent consistency models" (arXiv:2310.04378), whose w is the scale less 1;
+    the sinusoid is that of timesteps, of 1000 w, with the sines first.
+
+    Args:
+        guidance: classifier-free guidance scale.
+        dim: width of the embedding, even.
+
+    Returns:
+        (dim,) float32.
+    """
+    scaled = np.array([1000.0 * (guidance - 1)])
+    (embed,) = sinusoid(scaled, dim, flip_sin_to_cos=False, freq_shift=1)
+    return np.asarray(embed, np.float32)
+
+
+def size_ids(size: tuple[int, int]) -> NDArray[np.float32]:
+    """Returns what SDXL is told of a picture that was neither scaled nor cropped.
+
+    Podell et al. 2023, "SDXL" (arXiv:2307.01952), section 2.2.
+
+    Args:
+        size: (width, height) in pixels.
+
+    Returns:
+        Original height and width, crop top and left, target height and width, (6,) float32.
+    """
+    width, height = size
+    return np.array([height, width, 0, 0, height, width], np.float32)

@@ -30,6 +30,7 @@ def check_job(model: Model, timeline: Timeline, settings: RenderSettings, *, bat
     """
     check_batch(batch)
     model.check_size(settings.size)
+    timeline = timeline.for_model(model_guides=model.guides)
     if timeline.max_rows > batch:
         raise SettingsError(
             f"batch {batch} has fewer rows than a frame needs, {timeline.max_rows}, one for each "

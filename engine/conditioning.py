@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from giffusion.engine.interpolation import BLENDS
 from giffusion.engine.noise import initial_noise
-from giffusion.engine.plans import FramePlan
+from giffusion.engine.plans import ConditionRow, FramePlan
 from giffusion.engine.settings import FROM_NOISE, RenderSettings
 
 Embed = Callable[[str], NDArray[np.float32]]
@@ -33,12 +33,16 @@ class Condition:
         prompt_embeds: one condition a row, (rows, L, D) float32.
         mix: the rows' weights in the guidance sum, (rows,) float32, summing to 1.
         init_latents: the init picture that it starts from besides, (4, h, w) float32, or None.
+        pooled: SDXL's pooled embeddings, one a row, (rows, P) float32; None for other models.
+        guidance: the frame's guidance scale, for models that take it themselves.
     """
 
     noise: NDArray[np.float32]
     prompt_embeds: NDArray[np.float32]
     mix: NDArray[np.float32]
     init_latents: NDArray[np.float32] | None = None
+    pooled: NDArray[np.float32] | None = None
+    guidance: float = 1.0
 
 
 class Conditioner:
@@ -50,6 +54,8 @@ class Conditioner:
         latent_shape: (4, h, w).
         init_latents: frame number to its init picture's latents, (4, h, w) float32; needed where
             frames do not start from noise alone.
+        pool: prompt text to its pooled embedding, (P,) float32; needed for SDXL.
+        zero_negative: whether an empty negative prompt is zeros instead of its embeddings.
     """
 
     def __init__(
@@ -58,10 +64,15 @@ class Conditioner:
         embed: Embed,
         latent_shape: tuple[int, ...],
         init_latents: InitLatents | None = None,
+        *,
+        pool: Embed | None = None,
+        zero_negative: bool = False,
     ) -> None:
         self._blend_noise = BLENDS[settings.latents]
         self._blend_embeds = BLENDS[settings.embeddings]
         self._embed = embed
+        self._pool = pool
+        self._zero_negative = zero_negative
         self._init_latents = init_latents
 
         @lru_cache(maxsize=CACHED_KEY_FRAMES)
@@ -78,16 +89,28 @@ class Conditioner:
         )
         if plan.noise != 1:
             noise = noise * np.float32(plan.noise)
-        prompts = ((row.prompt.start, row.prompt.end) for row in plan.rows)
-        embeds = [
-            self._blend_embeds(self._embed(start), self._embed(end), plan.weight)
-            for start, end in prompts
-        ]
         return Condition(
             noise,
-            np.stack(embeds),
+            self._blended(plan, self._embed),
             np.array([row.weight for row in plan.rows], np.float32),
             self._start(plan),
+            None if self._pool is None else self._blended(plan, self._pool),
+            plan.guidance,
+        )
+
+    def _blended(self, plan: FramePlan, embed: Embed) -> NDArray[np.float32]:
+        """Returns the embeddings of a frame's rows, one below the other."""
+
+        def of(text: str, row: ConditionRow) -> NDArray[np.float32]:
+            embedded = embed(text)
+            is_zero = self._zero_negative and row.is_negative and not text
+            return np.zeros_like(embedded) if is_zero else embedded
+
+        return np.stack(
+            [
+                self._blend_embeds(of(row.prompt.start, row), of(row.prompt.end, row), plan.weight)
+                for row in plan.rows
+            ]
         )
 
     def _start(self, plan: FramePlan) -> NDArray[np.float32] | None:

@@ -21,6 +21,8 @@ STATE_ROWS = 5
 """Rows of a slot's state: row 0 the latents, the others a sampler's history."""
 TABLE_COLUMNS = STATE_ROWS + 2
 """Columns of a step's table: the state's rows, the model's output, fresh noise."""
+NUM_SIZE_IDS = 6
+"""What SDXL is told of a picture: its original height and width, crop top and left, target size."""
 
 Axis = int | str
 
@@ -52,17 +54,31 @@ def _size(axis: str, axes: Mapping[str, int]) -> int:
     return int(factor or 1) * axes[name]
 
 
-def text_spec(num_tokens: int, prompt_dim: int) -> GraphSpec:
-    """`input_ids → prompt_embeds`, the text encoder's last hidden state."""
-    return GraphSpec(
-        "text",
-        (TensorSpec("input_ids", "int32", ("prompts", num_tokens)),),
-        (TensorSpec("prompt_embeds", "float32", ("prompts", num_tokens, prompt_dim)),),
-    )
+def text_spec(num_tokens: int, prompt_dim: int, pooled_dim: int | None = None) -> GraphSpec:
+    """Token ids to prompt embeddings: `input_ids → prompt_embeds`.
+
+    SDXL has two text encoders, whose tokenizers pad differently, and pools the second one's
+    output: `input_ids, input_ids_2 → prompt_embeds, pooled`.
+
+    Args:
+        num_tokens: tokens a prompt.
+        prompt_dim: width of the prompt embeddings, of both encoders together.
+        pooled_dim: width of SDXL's pooled prompt embedding; None for other models.
+    """
+    ids = [TensorSpec("input_ids", "int32", ("prompts", num_tokens))]
+    embeds = [TensorSpec("prompt_embeds", "float32", ("prompts", num_tokens, prompt_dim))]
+    if pooled_dim is not None:
+        ids.append(TensorSpec("input_ids_2", "int32", ("prompts", num_tokens)))
+        embeds.append(TensorSpec("pooled", "float32", ("prompts", pooled_dim)))
+    return GraphSpec("text", tuple(ids), tuple(embeds))
 
 
 def denoise_spec(
-    num_tokens: int, prompt_dim: int, time_dim: int, pooled_dim: int | None = None
+    num_tokens: int,
+    prompt_dim: int,
+    time_dim: int,
+    pooled_dim: int | None = None,
+    guidance_dim: int | None = None,
 ) -> GraphSpec:
     """One evaluation of the model for every row and one sampler step for every slot.
 
@@ -75,14 +91,18 @@ def denoise_spec(
         time_dim: width of the timestep's sinusoid.
         pooled_dim: width of SDXL's pooled prompt embedding, which comes with six size ids (original
             height and width, crop top and left, target height and width); None for other models.
+        guidance_dim: width of the guidance scale's sinusoid, which distilled models (LCM) take;
+            None for other models.
     """
     latent = (LATENT_CHANNELS, "h", "w")
-    micro: tuple[TensorSpec, ...] = ()
+    more: tuple[TensorSpec, ...] = ()
     if pooled_dim is not None:
-        micro = (
+        more += (
             TensorSpec("pooled", "float32", ("rows", pooled_dim)),
-            TensorSpec("size_ids", "float32", ("rows", 6)),
+            TensorSpec("size_ids", "float32", ("rows", NUM_SIZE_IDS)),
         )
+    if guidance_dim is not None:
+        more += (TensorSpec("guidance_embed", "float32", ("slots", guidance_dim)),)
     return GraphSpec(
         "denoise",
         (
@@ -94,7 +114,7 @@ def denoise_spec(
             TensorSpec("mix", "float32", ("slots", "rows")),
             TensorSpec("table", "float32", ("slots", STATE_ROWS, TABLE_COLUMNS)),
             TensorSpec("noise", "float32", ("slots", *latent)),
-            *micro,
+            *more,
         ),
         (TensorSpec("next_state", "float32", ("slots", STATE_ROWS, *latent)),),
     )

@@ -22,19 +22,44 @@ class PromptEmbedder:
     """Prompts to embeddings, each encoded once while it is in use.
 
     One prompt a run, so that its bits do not depend on what is encoded beside it.
+
+    Attributes:
+        pools: whether the model takes pooled embeddings besides, as SDXL does.
     """
 
     def __init__(self, model: Model, runtime: Runtime) -> None:
-        self._tokenizer = model.tokenizer
-        path = model.graph_path("text", runtime.graph_dtype)
-        self._graph = runtime.load(path, model.spec("text"), {"prompts": 1})
-        self.embed = lru_cache(maxsize=CACHED_PROMPTS)(self._embed)
+        spec = model.spec("text")
+        self._tokenizers = model.tokenizers
+        self._ids = [tensor.name for tensor in spec.inputs]
+        self._widths = model.manifest.text_dims
+        self.pools = model.manifest.pooled_dim is not None
+        self._graph = runtime.load(
+            model.graph_path("text", runtime.graph_dtype), spec, {"prompts": 1}
+        )
+        self._encoded = lru_cache(maxsize=CACHED_PROMPTS)(self._encode)
 
-    def _embed(self, prompt: str) -> NDArray[np.float32]:
-        ids, weights = self._tokenizer.encode_weighted(prompt)
-        self._graph.write("input_ids", ids, 0)
+    def embed(self, prompt: str) -> NDArray[np.float32]:
+        """Returns the embeddings of a prompt's tokens, weighted by its marks, (L, D) float32."""
+        return self._encoded(prompt)[0]
+
+    def pool(self, prompt: str) -> NDArray[np.float32]:
+        """Returns SDXL's pooled embedding of a prompt, (P,) float32, which marks do not weigh."""
+        pooled = self._encoded(prompt)[1]
+        assert pooled is not None, "the model pools"
+        return pooled
+
+    def _encode(self, prompt: str) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        weights = []
+        for name, tokenizer in zip(self._ids, self._tokenizers, strict=True):
+            ids, of_tokens = tokenizer.encode_weighted(prompt)
+            self._graph.write(name, ids, 0)
+            weights.append(of_tokens)
         self._graph.run()
-        return weigh_tokens(self._graph.read("prompt_embeds", 0), weights)
+        embeds = self._graph.read("prompt_embeds", 0)
+        parts = np.split(embeds, np.cumsum(self._widths)[:-1], axis=1)
+        weighed = [weigh_tokens(part, own) for part, own in zip(parts, weights, strict=True)]
+        pooled = self._graph.read("pooled", 0) if self.pools else None
+        return np.concatenate(weighed, axis=1) if len(weighed) > 1 else weighed[0], pooled
 
     def close(self) -> None:
         """Frees the graph."""

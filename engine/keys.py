@@ -102,7 +102,8 @@ def condition_rows(start: Key, end: Key, weight: float, guidance: float) -> list
     mean = _lerp(start.mean, end.mean, weight)
     if guidance <= 1:
         return [ConditionRow(prompt, share / mean) for prompt, share in blends]
-    negative = ConditionRow(PromptBlend(start.negative, end.negative), 1 - guidance * mean)
+    blend = PromptBlend(start.negative, end.negative)
+    negative = ConditionRow(blend, 1 - guidance * mean, is_negative=True)
     return [negative, *(ConditionRow(prompt, guidance * share) for prompt, share in blends)]
 
 

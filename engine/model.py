@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from reprlib import repr as quote
 
 from giffusion.engine.contract import (
     LATENT_SCALE,
@@ -24,116 +23,17 @@ from giffusion.engine.contract import (
     encode_spec,
     text_spec,
 )
+from giffusion.engine.digests import sha256
 from giffusion.engine.errors import ModelError, SettingsError
+from giffusion.engine.manifest import MANIFEST, Manifest
 from giffusion.engine.schedule import NoiseSchedule
 from giffusion.engine.tokenizer import PromptTokenizer
 
-MANIFEST = "giffusion.json"
-FORMAT = 1
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+"""The folders of the text encoders' tokenizers."""
 GRAPHS = ("text", "denoise", "decode", "encode")
 GRAPH_DTYPES = ("fp32", "fp16", "bf16")
 """What a graph's network computes in; runtimes that choose for themselves read the first."""
-_WEIGHTS = {"text": "text_encoder/", "denoise": "unet/", "decode": "vae/", "encode": "vae/"}
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "int": int,
-    "str": str,
-    "bool": bool,
-    "float": (int, float),
-    "dict[str, str]": dict,
-}
-_CALLED = {
-    "int": "a whole number",
-    "str": "a text",
-    "bool": "true or false",
-    "float": "a number",
-    "dict[str, str]": "an object of texts",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a render needs to know of a model besides its graphs.
-
-    Args:
-        format: version of this file; this engine reads `FORMAT`.
-        name: what the model is called.
-        size: (width, height) in pixels that it was trained at.
-        size_multiple: widths and heights are multiples of this, in pixels.
-        num_tokens: tokens a prompt.
-        pad_token_id: id that fills short prompts.
-        prompt_dim: width of the prompt embeddings.
-        time_dim: width of the timestep's sinusoid.
-        flip_sin_to_cos: whether the sinusoid begins with its cosines.
-        freq_shift: shift of the sinusoid's frequencies.
-        graphs: sha256 of each graph file, by its name without `.onnx`.
-        sources: sha256 of each checkpoint file that the graphs take weights from, by path.
-    """
-
-    format: int
-    name: str
-    size: tuple[int, int]
-    size_multiple: int
-    num_tokens: int
-    pad_token_id: int
-    prompt_dim: int
-    time_dim: int
-    flip_sin_to_cos: bool
-    freq_shift: float
-    graphs: dict[str, str]
-    sources: dict[str, str]
-
-    @classmethod
-    def read(cls, path: Path) -> Manifest:
-        """Reads a manifest.
-
-        Raises:
-            ModelError: the file is missing, is not JSON, or has other keys than this version's.
-        """
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ModelError(
-                f"{path.parent} is not a model folder: it has no {MANIFEST}; a diffusers folder "
-                f"becomes one by `python -m giffusion.export {path.parent}`"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path} cannot be read: {error}; export the model again") from None
-        if not isinstance(entries, dict) or entries.get("format") != FORMAT:
-            raise ModelError(f"{path} is not of format {FORMAT}: export the model again")
-        expected = {field.name for field in dataclasses.fields(cls)}
-        if entries.keys() != expected:
-            wrong = ", ".join(sorted(entries.keys() ^ expected))
-            raise ModelError(f"{path} has missing or unknown keys: {wrong}; export it again")
-        for field in dataclasses.fields(cls):
-            kind = _KINDS.get(str(field.type))
-            if kind is not None and not isinstance(entries[field.name], kind):
-                raise ModelError(
-                    f"{path} has {field.name} {quote(entries[field.name])}: expected "
-                    f"{_CALLED[str(field.type)]}; export it again"
-                )
-        match entries.pop("size"):
-            case [int(width), int(height)]:
-                return cls(size=(width, height), **entries)
-            case size:
-                raise ModelError(
-                    f"{path} has the size {quote(size)}: expected [width, height]; export it again"
-                )
-
-    def graph_digest(self, name: str) -> str:
-        """Returns the sha256 of all that a graph is made of: its file and its weights.
-
-        Args:
-            name: the graph file's name without `.onnx`, a key of `graphs`.
-        """
-        prefix = _WEIGHTS[name.partition(".")[0]]
-        weights = {path: sha for path, sha in self.sources.items() if path.startswith(prefix)}
-        content = json.dumps([self.graphs[name], weights], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
-
-    def write(self, path: Path) -> None:
-        """Writes the manifest as JSON."""
-        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        path.write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,20 +50,34 @@ class Model:
     manifest: Manifest
     schedule: NoiseSchedule
 
-    @cached_property
+    @property
+    def guides(self) -> bool:
+        """Whether the model takes the guidance scale itself, as LCM does."""
+        return self.manifest.guidance_dim is not None
+
+    @property
     def tokenizer(self) -> PromptTokenizer:
-        """The model's tokenizer, opened at first use."""
-        return PromptTokenizer(
-            self.folder / "tokenizer" / "tokenizer.json",
-            num_tokens=self.manifest.num_tokens,
-            pad_token_id=self.manifest.pad_token_id,
+        """The model's tokenizer, of the first text encoder where there are two."""
+        return self.tokenizers[0]
+
+    @cached_property
+    def tokenizers(self) -> tuple[PromptTokenizer, ...]:
+        """The tokenizers of the text encoders, opened at first use."""
+        return tuple(
+            PromptTokenizer(
+                self.folder / folder / "tokenizer.json",
+                num_tokens=self.manifest.num_tokens,
+                pad_token_id=pad_token_id,
+                token_vectors=self.manifest.token_vectors,
+            )
+            for folder, pad_token_id in zip(TOKENIZERS, self.manifest.pad_token_ids, strict=False)
         )
 
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that name the model's content."""
         content = dataclasses.asdict(self.manifest)
-        del content["name"]
+        del content["name"], content["origin"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def graph_path(self, stage: str, dtype: str = "fp32") -> Path:
@@ -219,9 +133,15 @@ def graph_spec(manifest: Manifest, stage: str) -> GraphSpec:
     """Returns the contract of one stage's graph, with a manifest's widths."""
     match stage:
         case "text":
-            return text_spec(manifest.num_tokens, manifest.prompt_dim)
+            return text_spec(manifest.num_tokens, manifest.prompt_dim, manifest.pooled_dim)
         case "denoise":
-            return denoise_spec(manifest.num_tokens, manifest.prompt_dim, manifest.time_dim)
+            return denoise_spec(
+                manifest.num_tokens,
+                manifest.prompt_dim,
+                manifest.time_dim,
+                manifest.pooled_dim,
+                manifest.guidance_dim,
+            )
         case "decode":
             return decode_spec()
         case "encode":
@@ -238,8 +158,7 @@ def latent_size(size: tuple[int, int]) -> tuple[int, int]:
 def _verify(path: Path, digest: str | None) -> None:
     """Checks that a file is the one that was exported: graphs point into weights by offset."""
     try:
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = sha256(path)
     except FileNotFoundError:
         raise ModelError(f"{path} is missing: export the model again") from None
     except OSError as error:
@@ -249,7 +168,7 @@ def _verify(path: Path, digest: str | None) -> None:
 
 
 def load_model(folder: Path) -> Model:
-    """Opens a model folder, and reads its files once to see that they are what was exported.
+    """Opens a model folder, and sees that its files are what was exported; `digests.py` says how.
 
     Raises:
         ModelError: the folder or one of its files is missing, or is not what this version reads.

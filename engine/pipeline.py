@@ -156,6 +156,7 @@ class Engine:
             ValueError: a job of that name is queued, or the segment lies outside of the timeline.
         """
         check_job(self.model, timeline, settings, batch=self.batch)
+        timeline = timeline.for_model(model_guides=self.model.guides)
         size = self.model.check_size(settings.size)
         if size != self.size:
             wanted, own = ("x".join(map(str, sides)) for sides in (size, self.size))
@@ -170,6 +171,8 @@ class Engine:
             self._embedder.embed,
             self._lanes.latent_shape,
             self._init_latents(settings, image),
+            pool=self._embedder.pool if self._embedder.pools else None,
+            zero_negative=self.model.manifest.zero_negative,
         )
         plans = (timeline[frame] for frame in frames)
         conditions = Prefetch(plans, conditioner.condition, self._worker, depth=self.num_rows)

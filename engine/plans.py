@@ -26,10 +26,12 @@ class ConditionRow:
     Args:
         prompt: what the row's embeddings are interpolated between.
         weight: factor of the row's output in the guidance sum; a frame's weights sum to 1.
+        is_negative: whether it is what guidance steers away from.
     """
 
     prompt: PromptBlend
     weight: float
+    is_negative: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from giffusion.engine.cautions import cut_prompts, lost_negatives
 from giffusion.engine.checks import check_job
 from giffusion.engine.encode import check_output, choose_encoder, open_writer
 from giffusion.engine.encode.encoders import AUTO
@@ -132,12 +133,13 @@ def render(
     )
     model = model if isinstance(model, Model) else load_model(Path(model))
     check_job(model, timeline, settings, batch=batch)
+    timeline = timeline.for_model(model_guides=model.guides)
     size = model.check_size(settings.size)
     image = None if settings.image is None else read_image(Path(settings.image), size)
     digest = None if image is None else image.sha256
     report, note = on_progress or _unreported, on_note or _unreported
     if on_warning is not None:
-        for line in cut_prompts(model, timeline):
+        for line in [*cut_prompts(model, timeline), *lost_negatives(model, timeline)]:
             on_warning(line)
     runtime = _opened(runtime)
     # What is shown backwards has to come back to the host first.
@@ -222,22 +224,6 @@ def _kept(writer: Writer) -> Iterator[None]:
         if writer.partial_path is not None:
             error.add_note(f"the frames that were finished are in {writer.partial_path}")
         raise
-
-
-def cut_prompts(model: Model, timeline: Timeline) -> list[str]:
-    """Says of each prompt that the tokenizer cuts what is lost, one line a prompt."""
-    limit = model.manifest.num_tokens - 2
-    cuts = ((prompt, model.tokenizer.cut(prompt)) for prompt in timeline.prompts())
-    return [
-        f"prompt '{_shortened(prompt, 40)}' is longer than the {limit} tokens that model "
-        f"'{model.manifest.name}' takes: its end is ignored, '{_shortened(cut, 400)}'"
-        for prompt, cut in cuts
-        if cut is not None
-    ]
-
-
-def _shortened(text: str, max_length: int) -> str:
-    return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
 def _unreported(report: Progress | str) -> None:

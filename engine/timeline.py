@@ -32,6 +32,8 @@ class Timeline:
     Args:
         key_frames: one or more, ascending, as `parse_prompts` returns them.
         settings: `num_frames` None ends the sequence at the last key frame.
+        model_guides: whether the model takes the guidance scale itself, as LCM does, so that frames
+            have no negative condition.
 
     Raises:
         SettingsError: no key frame, key frames that do not ascend, settings that contradict them, a
@@ -39,10 +41,17 @@ class Timeline:
             sum 1 on some frame.
     """
 
-    def __init__(self, key_frames: Sequence[KeyFrame], settings: RenderSettings) -> None:
+    def __init__(
+        self,
+        key_frames: Sequence[KeyFrame],
+        settings: RenderSettings,
+        *,
+        model_guides: bool = False,
+    ) -> None:
         interpolation = parse_interpolation(settings.interpolation, settings.interpolation_args)
         self.key_frames = tuple(key_frames)
         self.settings = settings
+        self.model_guides = model_guides
         # With a schedule of seeds the key frames' own are not used.
         seed = settings.seed if isinstance(settings.seed, int) else 0
         self._keys, self._num_frames = resolve_keys(
@@ -88,6 +97,16 @@ class Timeline:
         )
         return cls(key_frames, settings)
 
+    def for_model(self, *, model_guides: bool) -> Timeline:
+        """Returns the same job for a model that takes the guidance scale itself, or does not.
+
+        Raises:
+            SettingsError: its weights cannot be normalised there.
+        """
+        if model_guides == self.model_guides:
+            return self
+        return Timeline(self.key_frames, self.settings, model_guides=model_guides)
+
     def __len__(self) -> int:
         return self._num_frames
 
@@ -103,7 +122,7 @@ class Timeline:
         weight = self._weight(frame, start, end)
         fps, curves = self.settings.fps, self._curves
         guidance = curves["guidance"].at(frame)
-        rows = condition_rows(start, end, weight, guidance)
+        rows = condition_rows(start, end, weight, 1.0 if self.model_guides else guidance)
         seeds, seed_weight = self._noise(frame, start, end, weight)
         return FramePlan(
             frame=frame,
@@ -195,10 +214,11 @@ class Timeline:
 
     def _check_weights(self, guidance: Curve) -> bool:
         """Checks that weights can be normalised where they have to; says if any frame is guided."""
-        if guidance.constant is not None:
-            for start, end in self._segments() if guidance.constant <= 1 else ():
+        constant = 1.0 if self.model_guides else guidance.constant
+        if constant is not None:
+            for start, end in self._segments() if constant <= 1 else ():
                 check_sums(start, end)
-            return guidance.constant > 1
+            return constant > 1
         is_guided = False
         for frame in range(self._num_frames):
             if guidance.at(frame) > 1:

@@ -6,8 +6,9 @@ number of tokens that the text graph takes, and the marks of `emphasis.py` chang
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as quote
 from statistics import fmean
 from typing import TypeVar
 
@@ -27,12 +28,21 @@ class PromptTokenizer:
         path: `tokenizer.json`, with a template that adds the begin and end tokens.
         num_tokens: tokens a row, begin and end included.
         pad_token_id: id that fills a row after the end token.
+        token_vectors: tokens that stand for several, as textual inversion trains them: `word` and
+            the number of tokens `word`, `word_1`, … that each use of it becomes.
 
     Raises:
-        ModelError: the file is missing or is not a tokenizer.
+        ModelError: the file is missing or is not a tokenizer, or lacks one of those tokens.
     """
 
-    def __init__(self, path: Path, *, num_tokens: int, pad_token_id: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        num_tokens: int,
+        pad_token_id: int,
+        token_vectors: Mapping[str, int] | None = None,
+    ) -> None:
         # Imported here so that planning, which needs no model, starts without it.
         from tokenizers import Tokenizer
 
@@ -46,10 +56,11 @@ class PromptTokenizer:
         self._tokenizer.no_padding()
         self._num_tokens = num_tokens
         self._pad_token_id = pad_token_id
+        self._vectors = dict(self._ids(path, *pair) for pair in (token_vectors or {}).items())
 
     def encode(self, prompt: str) -> NDArray[np.int32]:
         """Returns the ids of a text without marks, shape (num_tokens,), int32; the rest is cut."""
-        return self._row(self._tokenizer.encode(prompt).ids, self._pad_token_id, np.int32)
+        return self._row([t for t, _ in self._tokens(prompt)], self._pad_token_id, np.int32)
 
     def encode_weighted(self, prompt: str) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Encodes a prompt with the marks of `emphasis.py`.
@@ -66,9 +77,9 @@ class PromptTokenizer:
         fragments = parse_emphasis(prompt)
         plain = "".join(fragment.text for fragment in fragments)
         weights = [fragment.weight for fragment in fragments for _ in fragment.text]
-        encoding = self._tokenizer.encode(plain)
-        ids = self._row(encoding.ids, self._pad_token_id, np.int32)
-        of_tokens = [_mean_weight(plain, weights, *span) for span in encoding.offsets]
+        tokens = self._tokens(plain)
+        ids = self._row([token for token, _ in tokens], self._pad_token_id, np.int32)
+        of_tokens = [_mean_weight(plain, weights, *span) for _, span in tokens]
         return ids, self._row(of_tokens, 1.0, np.float32)
 
     def cut(self, prompt: str) -> str | None:
@@ -78,11 +89,30 @@ class PromptTokenizer:
             EmphasisError: the marks have no meaning.
         """
         plain = plain_text(prompt)
-        encoding = self._tokenizer.encode(plain)
-        if len(encoding.ids) <= self._num_tokens:
+        tokens = self._tokens(plain)
+        if len(tokens) <= self._num_tokens:
             return None
-        begin, _ = encoding.offsets[self._num_tokens - 1]
+        _, (begin, _) = tokens[self._num_tokens - 1]
         return plain[begin:].strip() or None
+
+    def _tokens(self, text: str) -> list[tuple[int, tuple[int, int]]]:
+        """Returns the ids of a text's tokens, each with where its characters begin and end."""
+        encoding = self._tokenizer.encode(text)
+        return [
+            (vector, span)
+            for token, span in zip(encoding.ids, encoding.offsets, strict=True)
+            for vector in self._vectors.get(token, (token,))
+        ]
+
+    def _ids(self, path: Path, token: str, count: int) -> tuple[int, tuple[int, ...]]:
+        names = [token, *(f"{token}_{i}" for i in range(1, count))]
+        ids = [token_id for n in names if (token_id := self._tokenizer.token_to_id(n)) is not None]
+        if len(ids) < count:
+            raise ModelError(
+                f"{path} has {len(ids)} of the {count} tokens of {quote(token)}: export the model "
+                "again"
+            )
+        return ids[0], tuple(ids)
 
     def _row(
         self, values: Sequence[float], padding: float, dtype: type[_Number]

@@ -57,6 +57,7 @@ def compare_slots(
             initial_noise(1, lane.denoiser.latent_shape),
             embedder.embed(PROMPT)[None],
             np.ones(1, np.float32),
+            pooled=embedder.pool(PROMPT)[None] if embedder.pools else None,
         )
         (alone,) = _hashes(lane, condition, model, [0])
         together = _hashes(lane, condition, model, range(batch))

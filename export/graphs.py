@@ -8,6 +8,7 @@ exact whatever precision the network runs in.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,20 +16,32 @@ import torch.nn.functional as F
 from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
-from giffusion.engine.contract import LATENT_CHANNELS, LATENT_SCALE, STATE_ROWS, TABLE_COLUMNS
+from giffusion.engine.contract import GraphSpec, TensorSpec
 from giffusion.export.nv12 import nv12
 
 
 class TextGraph(nn.Module):
-    """`input_ids (prompts, L) int32 → prompt_embeds (prompts, L, D) float32`."""
+    """`input_ids (prompts, L) int32 → prompt_embeds (prompts, L, D) float32`.
 
-    def __init__(self, text_encoder: nn.Module) -> None:
+    With SDXL's second encoder, `input_ids, input_ids_2 → prompt_embeds, pooled (prompts, P)`: both
+    encoders' embeddings side by side, each without its last layer and its norm.
+    """
+
+    def __init__(self, text_encoder: nn.Module, text_encoder_2: nn.Module | None = None) -> None:
         super().__init__()
         self.text_encoder = text_encoder
+        self.text_encoder_2 = text_encoder_2
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        hidden: Tensor = self.text_encoder(input_ids, return_dict=False)[0]
-        return hidden.float()
+    def forward(
+        self, input_ids: Tensor, input_ids_2: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        if self.text_encoder_2 is None:
+            hidden: Tensor = self.text_encoder(input_ids, return_dict=False)[0]
+            return hidden.float()
+        first = self.text_encoder(input_ids, output_hidden_states=True)
+        second = self.text_encoder_2(input_ids_2, output_hidden_states=True)
+        embeds = [encoded.hidden_states[-2].float() for encoded in (first, second)]
+        return torch.cat(embeds, dim=-1), second.text_embeds.float()
 
 
 class DenoiseGraph(nn.Module):
@@ -36,7 +49,8 @@ class DenoiseGraph(nn.Module):
 
     Shapes and types are those of `giffusion.engine.contract.denoise_spec`. The timestep enters
     behind the UNet's own sinusoid, which would lose it in half precision. SDXL takes its pooled
-    embeddings and size ids besides; their sinusoids are the UNet's own, in float32.
+    embeddings and size ids besides; their sinusoids are the UNet's own, in float32. LCM takes the
+    guidance scale's sinusoid.
     """
 
     def __init__(self, unet: nn.Module) -> None:
@@ -60,15 +74,19 @@ class DenoiseGraph(nn.Module):
         noise: Tensor,
         pooled: Tensor | None = None,
         size_ids: Tensor | None = None,
+        guidance_embed: Tensor | None = None,
     ) -> Tensor:
         dtype = self.unet.dtype
         # The UNet joins both in float32, and casts what they become.
         micro = {} if pooled is None else {"text_embeds": pooled, "time_ids": size_ids}
+        if guidance_embed is not None:
+            guidance_embed = guidance_embed.index_select(0, row_slot).to(dtype)
         scaled = state[:, 0] * scale[:, None, None, None]
         row_output: Tensor = self.unet(
             scaled.index_select(0, row_slot).to(dtype),
             time_proj.index_select(0, row_slot),
             cond.to(dtype),
+            timestep_cond=guidance_embed,
             added_cond_kwargs=micro,
             return_dict=False,
         )[0]
@@ -127,7 +145,7 @@ class DecodeGraph(nn.Module):
         self.vae: Any = vae
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        unscaled = latents / self.vae.config.scaling_factor
+        unscaled = _unscaled(latents, self.vae.config)
         picture: Tensor = self.vae.decode(unscaled.to(self.vae.dtype), return_dict=False)[0]
         levels = ((picture.float() / 2 + 0.5).clamp(0, 1) * 255).round()
         # TensorRT takes bytes at a graph's very edge alone.
@@ -151,54 +169,59 @@ class EncodeGraph(nn.Module):
         latents: Tensor = (
             encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         )
-        scaled: Tensor = latents.float() * self.vae.config.scaling_factor
-        return scaled
+        return _scaled(latents.float(), self.vae.config)
 
 
-def example_inputs(
-    graph: nn.Module,
-    *,
-    num_tokens: int,
-    prompt_dim: int,
-    time_dim: int,
-    side: int,
-    pooled_dim: int | None = None,
-) -> dict[str, Tensor]:
-    """Returns inputs to trace one of the graphs with.
+def _unscaled(latents: Tensor, config: Any) -> Tensor:
+    """Returns latents as the autoencoder has them; some keep a mean and a deviation a channel."""
+    mean, std = (_channels(config, name) for name in ("latents_mean", "latents_std"))
+    factor = float(config.scaling_factor)
+    if mean is None or std is None:
+        return latents / factor
+    return latents * std / factor + mean
+
+
+def _scaled(latents: Tensor, config: Any) -> Tensor:
+    """Returns an autoencoder's latents as the UNet sees them."""
+    mean, std = (_channels(config, name) for name in ("latents_mean", "latents_std"))
+    factor = float(config.scaling_factor)
+    if mean is None or std is None:
+        return latents * factor
+    return (latents - mean) * factor / std
+
+
+def _channels(config: Any, name: str) -> Tensor | None:
+    values = config.get(name)
+    return None if values is None else torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
+
+
+def example_inputs(spec: GraphSpec, *, side: int) -> dict[str, Tensor]:
+    """Returns inputs to trace or compare a graph with: random, the same ones every time.
 
     Args:
-        graph: an instance of one of the graphs above.
-        num_tokens: L, tokens a prompt.
-        prompt_dim: D, width of the prompt embeddings.
-        time_dim: width of the timestep's sinusoid.
-        side: latent height and width to trace with.
-        pooled_dim: width of SDXL's pooled embeddings; None for other models.
+        spec: the graph's contract.
+        side: latent height and width.
     """
+    axes = example_axes(side)
     generator = torch.Generator().manual_seed(0)
-    images, slots, rows = 2, 3, 4
-    latents = torch.randn(images, LATENT_CHANNELS, side, side, generator=generator)
-    if isinstance(graph, TextGraph):
-        return {"input_ids": torch.ones(images, num_tokens, dtype=torch.int32)}
-    if isinstance(graph, DecodeGraph):
-        return {"latents": latents}
-    if isinstance(graph, EncodeGraph):
-        pixels = side * LATENT_SCALE
-        return {"rgb": torch.full((images, pixels, pixels, 3), 128, dtype=torch.uint8)}
-    latent = (LATENT_CHANNELS, side, side)
-    micro = {}
-    if pooled_dim is not None:
-        micro = {
-            "pooled": torch.randn(rows, pooled_dim, generator=generator),
-            "size_ids": torch.full((rows, 6), 1024.0),
-        }
-    return {
-        "state": torch.randn(slots, STATE_ROWS, *latent, generator=generator),
-        "scale": torch.ones(slots),
-        "time_proj": torch.randn(slots, time_dim, generator=generator),
-        "row_slot": torch.tensor([0, 1, 2, 2], dtype=torch.int32),
-        "cond": torch.randn(rows, num_tokens, prompt_dim, generator=generator),
-        "mix": torch.rand(slots, rows, generator=generator),
-        "table": torch.rand(slots, STATE_ROWS, TABLE_COLUMNS, generator=generator),
-        "noise": torch.randn(slots, *latent, generator=generator),
-        **micro,
-    }
+    return {t.name: _example(t, t.resolve(axes), axes, generator) for t in spec.inputs}
+
+
+def example_axes(side: int) -> dict[str, int]:
+    """Returns the sizes of the axes of `example_inputs`, by name."""
+    return {"prompts": 2, "images": 2, "slots": 3, "rows": 4, "h": side, "w": side}
+
+
+def _example(
+    tensor: TensorSpec, shape: tuple[int, ...], axes: Mapping[str, int], generator: torch.Generator
+) -> Tensor:
+    if tensor.name == "row_slot":
+        return torch.arange(axes["rows"], dtype=torch.int32) % axes["slots"]
+    if tensor.name == "size_ids":
+        return torch.full(shape, 1024.0)
+    if tensor.dtype == "int32":
+        # Ids that every vocabulary has.
+        return torch.randint(0, 8, shape, dtype=torch.int32, generator=generator)
+    if tensor.dtype == "uint8":
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    return torch.randn(shape, generator=generator)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnxscript import opset18 as opset
-from torch import Tensor, nn
+from torch import nn
 
 from giffusion.engine.contract import GraphSpec
 from giffusion.engine.errors import ModelError
+from giffusion.export.checkpoint.tensors import StoredTensor
+from giffusion.export.graphs import example_inputs
+from giffusion.export.stages import weight_key
 from giffusion.export.weights import share_weights
 
-MAX_UNEXPLAINED_BYTES = 1 << 20
-"""Constants of a graph's own that are folded products of weights, such as a position table."""
 MAX_LATENT_SIDE = 1024
 _ONNX_TYPES = {"float32": "FLOAT", "int32": "INT32", "uint8": "UINT8"}
 
@@ -31,25 +32,26 @@ _ONNX_TYPES = {"float32": "FLOAT", "int32": "INT32", "uint8": "UINT8"}
 def export_graph(
     graph: nn.Module,
     spec: GraphSpec,
-    inputs: dict[str, Tensor],
     *,
     path: Path,
-    weights: list[Path],
+    weights: Mapping[str, StoredTensor],
     side_multiple: int,
 ) -> None:
     """Traces a fused graph and writes it as ONNX, its weights left in the checkpoint's files.
 
     Args:
-        graph: one of the modules of `giffusion.export.graphs`.
+        graph: one of the modules of `giffusion.export.graphs`, with parameters that need no values
+            (`giffusion.export.stages.shapes_of_stage`).
         spec: its contract; the file's inputs and outputs take these names and axes.
-        inputs: example inputs by name, in the contract's order.
-        path: file to write, in the folder that contains `weights`.
-        weights: the safetensors files that the module was loaded from.
+        path: file to write, in the folder that contains the weights.
+        weights: where the parameters lie, by `giffusion.export.stages.weight_key` of their names.
         side_multiple: latent height and width are multiples of this.
 
     Raises:
-        ModelError: large constants are found nowhere in `weights`.
+        ModelError: a weight is missing or has another shape.
     """
+    inputs = example_inputs(spec, side=2 * side_multiple)
+    parameters = {name for name, _ in graph.named_parameters()}
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             graph,
@@ -58,18 +60,17 @@ def export_graph(
             dynamic_shapes=_dynamic_shapes(spec, side_multiple),
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.outputs],
-            optimize=True,
+            optimize=False,
             verbose=False,
             custom_translation_table={torch.ops.aten.div.Tensor_mode: _whole_division},
         )
-    assert program is not None
+        assert program is not None
+        # Weights without a value are not folded into others that no file has.
+        for name in parameters & program.model.graph.initializers.keys():
+            program.model.graph.initializers[name].const_value = None
+        program.optimize()
     model = program.model
-    unexplained = share_weights(model, weights, path.parent)
-    if unexplained > MAX_UNEXPLAINED_BYTES:
-        raise ModelError(
-            f"{unexplained} bytes of the {spec.name} graph's weights are not in "
-            f"{', '.join(map(str, weights))}: expected the files the model was loaded from"
-        )
+    share_weights(model, weights, path.parent, weight_key)
     _anonymise(model)
     _name_axes(model, spec)
     ir.save(model, path)
@@ -105,15 +106,17 @@ def _dim(axis: str, dims: dict[str, object]) -> object:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the tracer's remarks about itself from the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _anonymise(model: ir.Model) -> None:

@@ -1,7 +1,8 @@
-"""The models that ship with the project, as package data.
+"""The models that can be named: those that ship with the project, and those that are registered.
 
-`mini` is a text-conditioned latent-diffusion model of 11 million parameters at 128x128; its
-folder is also a plain diffusers pipeline. See `mini/README.md` for how it was trained.
+`mini` ships with it: a text-conditioned latent-diffusion model of 11 million parameters at 128x128,
+whose folder is also a plain diffusers pipeline; `mini/README.md` tells how it was trained.
+`giffusion models add` registers others; see `registry.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from giffusion.engine.errors import SettingsError, nearest
+from giffusion.engine.errors import ModelError, SettingsError, nearest
+from giffusion.models.registry import Registry
 
 DEFAULT_MODEL = "mini"
 _MANIFEST = "giffusion.json"
@@ -21,22 +23,50 @@ def bundled_models() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(home.glob(f"*/{_MANIFEST}"))}
 
 
+def installed_models() -> dict[str, Path]:
+    """Returns the folders of all models that have a name: the bundled, then the registered.
+
+    Raises:
+        SettingsError: there is no place where models are registered.
+        ModelError: the list of them is damaged.
+    """
+    bundled = bundled_models()
+    others = Registry().models()
+    return bundled | {name: folder for name, folder in others.items() if name not in bundled}
+
+
 def find_model(name: str | Path) -> Path:
     """Returns the folder of a model.
 
     Args:
-        name: a bundled model's name, or the path of a model folder.
+        name: a bundled or registered model's name, or the path of a model folder. A name stands
+            before a folder of the same name; `./NAME` is the folder.
 
     Raises:
         SettingsError: there is no such model.
+        ModelError: the folder of a registered model is gone, or the list of them is damaged.
     """
-    models = bundled_models()
+    bundled = bundled_models()
+    if str(name) in bundled:
+        return bundled[str(name)]
+    # What is a path for certain can be found whatever became of the list.
+    models = bundled if os.sep in str(name) else installed_models()
     if str(name) in models:
-        return models[str(name)]
-    folder = Path(name).expanduser()
-    # Not `Path.is_dir`, which raises for a name that is too long or may not be looked at.
+        return _there(str(name), models[str(name)])
+    # Not `Path.expanduser` and `Path.is_dir`, which raise for a user that there is not, and for a
+    # name that is too long or may not be looked at.
+    folder = Path(os.path.expanduser(name))
     if os.path.isdir(folder):
         return folder
     raise SettingsError(
         f"unknown model '{name}': {nearest(str(name), models)}, or the path of a model folder"
+    )
+
+
+def _there(name: str, folder: Path) -> Path:
+    if os.path.isdir(folder):
+        return folder
+    raise ModelError(
+        f"model '{name}' is registered at {folder}, which is no folder any more: put it there "
+        f"again, or `giffusion models rm {name}`"
     )

@@ -1,4 +1,4 @@
-"""The command line: `giffusion render | plan | inspect | build | engines | models | doctor`.
+"""The command line: `giffusion render | plan | inspect | export | convert | models | …`.
 
 Each command is a module of `giffusion.server.commands`, imported when it runs; its options stand
 in `options.py`. The invariant: a wrong input is one line on standard error and exit code 2, never a
@@ -22,6 +22,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from giffusion.engine.errors import GiffusionError, nearest
+from giffusion.server.model_options import (
+    add_convert_options,
+    add_export_options,
+    add_models_options,
+)
 from giffusion.server.options import (
     add_build_options,
     add_engines_options,
@@ -39,9 +44,11 @@ _COMMANDS = {
     "render": "render key-frame text to a video, an animation or a folder of pictures",
     "plan": "show what would be rendered, frame by frame, without a model",
     "inspect": "show the plan that made a file, or render it again",
+    "export": "make a model folder of a checkpoint",
+    "convert": "turn a pickle's weights into safetensors, in a sandbox",
     "build": "build a model's TensorRT engines, for any GPU",
     "engines": "list, remove or check the engines on this machine",
-    "models": "list the models that are installed",
+    "models": "list, register, forget or check models",
     "doctor": "show which runtimes and encoders work here, and why others do not",
 }
 
@@ -178,6 +185,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add_inspect_options(parsers["inspect"])
     add_build_options(parsers["build"])
     add_engines_options(parsers["engines"])
-    for name in ("models", "doctor"):
-        parsers[name].add_argument("--json", action="store_true", help="print one JSON object")
+    add_export_options(parsers["export"])
+    add_convert_options(parsers["convert"])
+    add_models_options(parsers["models"])
+    parsers["doctor"].add_argument("--json", action="store_true", help="print one JSON object")
     return parser, parsers

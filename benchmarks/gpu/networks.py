@@ -23,7 +23,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.gpu.rows import Row
 from giffusion.engine.contract import LATENT_CHANNELS
-from giffusion.engine.model import FORMAT, Manifest, Model, graph_names, latent_size, load_model
+from giffusion.engine.manifest import FORMAT, Manifest
+from giffusion.engine.model import Model, graph_names, latent_size, load_model
 from giffusion.engine.schedule import NoiseSchedule
 from giffusion.export.graphs import DecodeGraph, DenoiseGraph, EncodeGraph, TextGraph
 from giffusion.export.model import DTYPES, export_model
@@ -101,7 +102,7 @@ class Networks:
         return made.eval()
 
     def load_stage(self, folder: Path, stage: str, dtype: str) -> nn.Module:
-        """Returns a fused graph, as `giffusion.export.model.load_stage` does from a folder.
+        """Returns a fused graph, as `giffusion.export.stages.load_stage` does from a folder.
 
         Each is made once, and all runtimes of the row share it.
         """

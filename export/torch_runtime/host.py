@@ -73,7 +73,9 @@ def check_stage(folder: Path, module: nn.Module, spec: GraphSpec) -> None:
 
 def _widths(module: Any, stage: str) -> dict[str, int]:
     if stage == "text":
-        return {"prompt_embeds": module.text_encoder.config.hidden_size}
+        encoders = (module.text_encoder, module.text_encoder_2)
+        widths = [encoder.config.hidden_size for encoder in encoders if encoder is not None]
+        return {"prompt_embeds": sum(widths)}
     if stage == "denoise":
         config = module.unet.config
         return {"time_proj": config.block_out_channels[0], "cond": config.cross_attention_dim}

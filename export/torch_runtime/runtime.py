@@ -8,8 +8,7 @@ float32 is float32 everywhere, no TF32, so that a sampler's state is exact on ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,7 +46,7 @@ class TorchRuntime:
             device's default. Texts and pictures are encoded in fp32 always.
         cuda_graphs: capture the work of a run and replay it; False launches it kernel by kernel.
         load_stage: loads a stage of a model folder at a precision, as
-            `giffusion.export.model.load_stage` does, which is the default.
+            `giffusion.export.stages.load_stage` does, which is the default.
 
     Raises:
         SettingsError: the device does not compute in that precision.
@@ -187,27 +186,6 @@ def _make_exact() -> None:
 
 def _load_stage(folder: Path, stage: str, dtype: str) -> nn.Module:
     # Imported here because it takes seconds, and opening a runtime says only whether it works.
-    from giffusion.export.model import load_stage
+    from giffusion.export.stages import load_stage
 
-    with _quiet():
-        return load_stage(folder, stage, dtype)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the libraries' progress bars and remarks about a checkpoint from the user."""
-    from diffusers.utils import logging as diffusers
-    from transformers.utils import logging as transformers
-
-    libraries = (diffusers, transformers)
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, (verbosity, bar) in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
-            if bar:
-                library.enable_progress_bar()
+    return load_stage(folder, stage, dtype)

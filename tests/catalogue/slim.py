@@ -7,7 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
-from giffusion.engine.model import GRAPH_DTYPES, GRAPHS, MANIFEST
+from giffusion.engine.manifest import MANIFEST
+from giffusion.engine.model import GRAPH_DTYPES, GRAPHS
 from giffusion.models import find_model
 
 _CONFIG = "scheduler/scheduler_config.json"

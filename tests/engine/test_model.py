@@ -16,16 +16,8 @@ from hypothesis import strategies as st
 
 from giffusion.engine.contract import LATENT_SCALE
 from giffusion.engine.errors import ModelError, SettingsError
-from giffusion.engine.model import (
-    GRAPHS,
-    MANIFEST,
-    Manifest,
-    Model,
-    graph_names,
-    graph_spec,
-    latent_size,
-    load_model,
-)
+from giffusion.engine.manifest import MANIFEST, Manifest
+from giffusion.engine.model import GRAPHS, Model, graph_names, graph_spec, latent_size, load_model
 from giffusion.engine.settings import MAX_SIDE
 from giffusion.models import find_model
 

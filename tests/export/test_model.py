@@ -30,7 +30,8 @@ from giffusion.engine.contract import GraphSpec
 from giffusion.engine.embedder import PromptEmbedder
 from giffusion.engine.errors import ModelError
 from giffusion.engine.frames import Frame, PixelFormat
-from giffusion.engine.model import GRAPHS, MANIFEST, Model, graph_names, load_model
+from giffusion.engine.manifest import MANIFEST
+from giffusion.engine.model import GRAPHS, Model, graph_names, load_model
 from giffusion.engine.noise import initial_noise
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.prompts import parse_prompts

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from giffusion.engine.model import GRAPHS, Manifest, Model, graph_path, latent_size
+from giffusion.engine.manifest import Manifest
+from giffusion.engine.model import GRAPHS, Model, graph_path, latent_size
 from giffusion.engine.runtimes.base import OnPrepare
 from giffusion.engine.runtimes.tensorrt.build import OPTIONS, build_engine
 from giffusion.engine.runtimes.tensorrt.manifest import EngineRequest

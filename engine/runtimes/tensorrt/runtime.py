@@ -14,7 +14,8 @@ from weakref import WeakValueDictionary
 
 from giffusion.engine.contract import LATENT_SCALE, GraphSpec
 from giffusion.engine.errors import ModelError, SettingsError
-from giffusion.engine.model import MANIFEST, Manifest, Model, graph_path
+from giffusion.engine.manifest import MANIFEST, Manifest
+from giffusion.engine.model import Model, graph_path
 from giffusion.engine.runtimes.base import OnPrepare
 from giffusion.engine.runtimes.cuda.bindings import open_cuda
 from giffusion.engine.runtimes.cuda.graph import DeviceGraph

@@ -202,7 +202,7 @@ def test_graphs_of_a_stage_share_its_weights(mini: Model) -> None:
     loads: list[tuple[str, str]] = []
 
     def load_stage(folder: Path, stage: str, dtype: str) -> torch.nn.Module:
-        from giffusion.export.model import load_stage
+        from giffusion.export.stages import load_stage
 
         loads.append((stage, dtype))
         return load_stage(folder, stage, dtype)

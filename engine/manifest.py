@@ -1,0 +1,157 @@
+"""What a model folder says of itself, in `giffusion.json`.
+
+`giffusion.export` writes manifests, `model.py` reads them. The invariant: a manifest that was read
+has every field, each of its type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from reprlib import repr as quote
+
+from giffusion.engine.errors import ModelError
+
+MANIFEST = "giffusion.json"
+FORMAT = 2
+_PARTS = {
+    "text": ("text_encoder/", "text_encoder_2/"),
+    "denoise": ("unet/",),
+    "decode": ("decoder/",),
+    "encode": ("vae/",),
+}
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "int": int,
+    "str": str,
+    "bool": bool,
+    "float": (int, float),
+    "int | None": (int, type(None)),
+    "dict[str, str]": dict,
+    "dict[str, int]": dict,
+}
+_CALLED = {
+    "int": "a whole number",
+    "str": "a text",
+    "bool": "true or false",
+    "float": "a number",
+    "int | None": "a whole number or null",
+    "dict[str, str]": "an object of texts",
+    "dict[str, int]": "an object of whole numbers",
+}
+_LISTS = {"size": 2, "pad_token_ids": None, "text_dims": None}
+"""The fields that are lists of whole numbers, with their lengths where they have one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a render needs to know of a model besides its graphs.
+
+    Args:
+        format: version of this file; this engine reads `FORMAT`.
+        name: what the model is called.
+        size: (width, height) in pixels that it was trained at.
+        size_multiple: widths and heights are multiples of this, in pixels.
+        num_tokens: tokens a prompt.
+        pad_token_ids: ids that fill short prompts, one for each text encoder.
+        text_dims: widths of the text encoders' embeddings, which stand side by side.
+        pooled_dim: width of SDXL's pooled prompt embedding; None for other models.
+        zero_negative: whether an empty negative prompt is zeros, as in SDXL, and is not encoded.
+        token_vectors: tokens that stand for several, `word`, `word_1`, …, with their number.
+        time_dim: width of the timestep's sinusoid.
+        guidance_dim: width of the guidance scale's sinusoid where the model takes it, as LCM does,
+            and guidance needs no negative row; None for other models.
+        flip_sin_to_cos: whether the sinusoid begins with its cosines.
+        freq_shift: shift of the sinusoid's frequencies.
+        graphs: sha256 of each graph file, by its name without `.onnx`.
+        sources: sha256 of each file in the folder that rendering reads besides, by path.
+        origin: sha256 of the files that the folder was made of, by the names they had.
+    """
+
+    format: int
+    name: str
+    size: tuple[int, int]
+    size_multiple: int
+    num_tokens: int
+    pad_token_ids: tuple[int, ...]
+    text_dims: tuple[int, ...]
+    pooled_dim: int | None
+    zero_negative: bool
+    token_vectors: dict[str, int]
+    time_dim: int
+    guidance_dim: int | None
+    flip_sin_to_cos: bool
+    freq_shift: float
+    graphs: dict[str, str]
+    sources: dict[str, str]
+    origin: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Reads a manifest.
+
+        Raises:
+            ModelError: the file is missing, is not JSON, or has other keys than this version's.
+        """
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ModelError(
+                f"{path.parent} is not a model folder: it has no {MANIFEST}; a diffusers folder "
+                f"becomes one by `giffusion export {path.parent} -o DIR`"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} cannot be read: {error}; export the model again") from None
+        if not isinstance(entries, dict) or entries.get("format") != FORMAT:
+            raise ModelError(f"{path} is not of format {FORMAT}: export the model again")
+        expected = {field.name for field in dataclasses.fields(cls)}
+        if entries.keys() != expected:
+            wrong = ", ".join(sorted(entries.keys() ^ expected))
+            raise ModelError(f"{path} has missing or unknown keys: {wrong}; export it again")
+        for field in dataclasses.fields(cls):
+            kind = _KINDS.get(str(field.type))
+            if kind is not None and not isinstance(entries[field.name], kind):
+                raise ModelError(
+                    f"{path} has {field.name} {quote(entries[field.name])}: expected "
+                    f"{_CALLED[str(field.type)]}; export it again"
+                )
+        for name in _LISTS:
+            if not _is_list(entries[name], _LISTS[name]):
+                raise ModelError(
+                    f"{path} has {name} {quote(entries[name])}: expected a list of whole numbers; "
+                    "export it again"
+                )
+            entries[name] = tuple(entries[name])
+        return cls(**entries)
+
+    @property
+    def prompt_dim(self) -> int:
+        """Width of the prompt embeddings."""
+        return sum(self.text_dims)
+
+    def graph_digest(self, name: str) -> str:
+        """Returns the sha256 of all that a graph is made of: its file and its weights.
+
+        Args:
+            name: the graph file's name without `.onnx`, a key of `graphs`.
+        """
+        parts = _PARTS[name.partition(".")[0]]
+        weights = self._below(parts) or self._below(_PARTS["encode"])
+        content = json.dumps([self.graphs[name], weights], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def _below(self, folders: tuple[str, ...]) -> dict[str, str]:
+        return {path: sha for path, sha in self.sources.items() if path.startswith(folders)}
+
+    def write(self, path: Path) -> None:
+        """Writes the manifest as JSON."""
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        path.write_text(text, encoding="utf-8")
+
+
+def _is_list(value: object, length: int | None) -> bool:
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        return False
+    return len(value) == length if length is not None else len(value) > 0

@@ -1,0 +1,193 @@
+"""One checkpoint to one model folder: what `giffusion export` and scripts call.
+
+    find → read → edit → write → trace → publish
+
+The invariant: the output folder appears whole, or not at all, and the checkpoint is only read; in
+place, graphs appear beside its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from giffusion.engine.digests import sha256
+from giffusion.engine.errors import ModelError, SettingsError
+from giffusion.engine.manifest import Manifest
+from giffusion.engine.model import GRAPH_DTYPES
+from giffusion.export.checkpoint.autoencoders import replace_decoder, replace_vae
+from giffusion.export.checkpoint.checkpoint import Checkpoint
+from giffusion.export.checkpoint.embeddings import add_embedding
+from giffusion.export.checkpoint.folder import read_folder
+from giffusion.export.checkpoint.hub import fetch, is_hub_id
+from giffusion.export.checkpoint.lora import fuse_loras
+from giffusion.export.checkpoint.pickles import is_pickle, refuse_pickle
+from giffusion.export.checkpoint.single_file import read_single_file
+from giffusion.export.checkpoint.staging import check_target, staged_folder
+from giffusion.export.checkpoint.write import write_checkpoint
+from giffusion.export.model import check_dtypes, export_model
+from giffusion.export.optimum.folder import is_optimum_folder
+from giffusion.export.optimum.read import export_optimum
+from giffusion.export.optimum.write import write_optimum
+
+Lora = tuple[Path, float]
+Embedding = tuple[Path, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSettings:
+    """How a checkpoint becomes a model folder.
+
+    Args:
+        loras: LoRA files to fuse into the weights, with their scales, in this order.
+        embeddings: textual-inversion files to add as tokens, with the tokens' names or None for the
+            file's own.
+        vae: another autoencoder, a folder or a safetensors file.
+        decoder: another decoder, `taesd:PATH`.
+        dtype: what weights are stored in, `fp32`, `fp16` or `bf16`; None as they are.
+        graphs: what graphs are written for, of `GRAPH_DTYPES`; fp32 among them.
+        optimum: whether to add the files that Optimum's ONNX pipelines read.
+        prediction: what an SD 2 single file predicts, `epsilon` or `v_prediction`, where it does
+            not say; None decides by what it says and by its name.
+        name: what the model is called; the output folder's name if None.
+    """
+
+    loras: tuple[Lora, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
+    vae: Path | None = None
+    decoder: str | None = None
+    dtype: str | None = None
+    graphs: tuple[str, ...] = GRAPH_DTYPES
+    optimum: bool = False
+    prediction: str | None = None
+    name: str | None = None
+
+    @property
+    def edits(self) -> bool:
+        """Whether anything of the checkpoint is to be changed."""
+        return bool(
+            self.loras or self.embeddings or self.vae or self.decoder or self.dtype is not None
+        )
+
+
+def export_checkpoint(
+    checkpoint: str | Path,
+    output: Path,
+    settings: ExportSettings | None = None,
+    *,
+    progress: Callable[[str], None] = print,
+) -> Manifest:
+    """Makes a model folder of a checkpoint.
+
+    Args:
+        checkpoint: a diffusers folder, a hub id such as `org/name` or `org/name@revision`, a
+            safetensors file in the original layout, or a folder that Optimum made.
+        output: the folder to make, which must not exist or be empty; or the checkpoint's own
+            folder, which then gets graphs beside its weights.
+        settings: how; the defaults if None.
+        progress: called with a line before each step.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        SettingsError: the output is taken, or a setting is none or does not go with the checkpoint.
+        ModelError: the checkpoint, or a file beside it, cannot be used; the message says why.
+        OutputError: the output cannot be written.
+    """
+    settings = settings or ExportSettings()
+    check_dtypes(settings.graphs)
+    in_place = Path(checkpoint).is_dir() and output.exists() and output.samefile(checkpoint)
+    if not in_place:
+        check_target(output)
+    source = _find(checkpoint, settings, progress)
+    name = settings.name or output.resolve().name
+    if source.is_dir() and is_optimum_folder(source):
+        return _from_optimum(source, output, name, settings, progress)
+    if in_place:
+        return _in_place(output, name, settings, progress)
+    edited = _edited(_read(source, settings), settings)
+    origin = {label: sha256(path) for label, path in edited.sources.items()}
+    with staged_folder(output) as folder:
+        write_checkpoint(edited, folder, dtype=settings.dtype, progress=progress)
+        manifest = export_model(
+            folder, name=name, dtypes=settings.graphs, origin=origin, progress=progress
+        )
+        if settings.optimum:
+            write_optimum(folder, manifest, progress=progress)
+    return manifest
+
+
+def _find(
+    checkpoint: str | Path, settings: ExportSettings, progress: Callable[[str], None]
+) -> Path:
+    """Returns the checkpoint's folder or file, brought from the hub where it is an id."""
+    text = str(checkpoint)
+    if is_hub_id(text):
+        prefer = settings.dtype if settings.dtype != "fp32" else None
+        return fetch(text, prefer=prefer, progress=progress)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path
+    if not path.is_file():
+        raise ModelError(
+            f"checkpoint {text} does not exist: expected a diffusers folder, a .safetensors file, a "
+            "folder made by Optimum, or a hub id such as org/name"
+        )
+    if is_pickle(path):
+        refuse_pickle(path)
+    return path
+
+
+def _read(source: Path, settings: ExportSettings) -> Checkpoint:
+    if source.is_file():
+        return read_single_file(source, prediction=settings.prediction)
+    if settings.prediction is not None:
+        raise SettingsError(
+            f"prediction '{settings.prediction}' goes with a single file: {source} has a "
+            "scheduler_config.json, which says it; leave the option out"
+        )
+    return read_folder(source, prefer=settings.dtype if settings.dtype != "fp32" else None)
+
+
+def _edited(checkpoint: Checkpoint, settings: ExportSettings) -> Checkpoint:
+    if settings.vae is not None:
+        checkpoint = replace_vae(checkpoint, settings.vae)
+    if settings.decoder is not None:
+        checkpoint = replace_decoder(checkpoint, settings.decoder)
+    if settings.loras:
+        checkpoint = fuse_loras(checkpoint, settings.loras)
+    for path, token in settings.embeddings:
+        checkpoint = add_embedding(checkpoint, path, token)
+    return checkpoint
+
+
+def _from_optimum(
+    source: Path,
+    output: Path,
+    name: str,
+    settings: ExportSettings,
+    progress: Callable[[str], None],
+) -> Manifest:
+    if settings.edits or settings.optimum or settings.prediction is not None:
+        raise SettingsError(
+            f"{source} was made by Optimum and has graphs in place of weights: expected none of "
+            "--lora, --embedding, --vae, --decoder, --dtype, --prediction, --optimum; export the "
+            "checkpoint that it was made of"
+        )
+    with staged_folder(output) as folder:
+        return export_optimum(source, folder, name=name, progress=progress)
+
+
+def _in_place(
+    folder: Path, name: str, settings: ExportSettings, progress: Callable[[str], None]
+) -> Manifest:
+    if settings.edits or settings.prediction is not None:
+        raise SettingsError(
+            f"{folder} is the checkpoint itself, which is not changed: choose another -o"
+        )
+    manifest = export_model(folder, name=name, dtypes=settings.graphs, progress=progress)
+    if settings.optimum:
+        write_optimum(folder, manifest, progress=progress)
+    return manifest
