@@ -16,20 +16,20 @@ from giffusion.engine.digests import sha256
 from giffusion.engine.errors import ModelError, SettingsError
 from giffusion.engine.manifest import Manifest
 from giffusion.engine.model import GRAPH_DTYPES
+from giffusion.export.additions.embeddings import add_embedding
+from giffusion.export.additions.lora import fuse_loras
 from giffusion.export.checkpoint.autoencoders import replace_decoder, replace_vae
 from giffusion.export.checkpoint.checkpoint import Checkpoint
-from giffusion.export.checkpoint.embeddings import add_embedding
 from giffusion.export.checkpoint.folder import read_folder
-from giffusion.export.checkpoint.hub import fetch, is_hub_id
-from giffusion.export.checkpoint.lora import fuse_loras
-from giffusion.export.checkpoint.pickles import is_pickle, refuse_pickle
-from giffusion.export.checkpoint.single_file import read_single_file
 from giffusion.export.checkpoint.staging import check_target, staged_folder
 from giffusion.export.checkpoint.write import write_checkpoint
+from giffusion.export.hub.fetch import fetch, is_hub_id
 from giffusion.export.model import check_dtypes, export_model
 from giffusion.export.optimum.folder import is_optimum_folder
 from giffusion.export.optimum.read import export_optimum
 from giffusion.export.optimum.write import write_optimum
+from giffusion.export.originals.single_file import read_single_file
+from giffusion.export.pickles.convert import is_pickle, refuse_pickle
 
 Lora = tuple[Path, float]
 Embedding = tuple[Path, str | None]
@@ -132,8 +132,8 @@ def _find(
         return path
     if not path.is_file():
         raise ModelError(
-            f"checkpoint {text} does not exist: expected a diffusers folder, a .safetensors file, a "
-            "folder made by Optimum, or a hub id such as org/name"
+            f"checkpoint {text} does not exist: expected a diffusers folder, a .safetensors file, "
+            "a folder made by Optimum, or a hub id such as org/name"
         )
     if is_pickle(path):
         refuse_pickle(path)

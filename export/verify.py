@@ -1,9 +1,9 @@
 """Whether a model's graphs compute what its networks do, on random inputs.
 
 `giffusion models verify` calls it. Each graph is run by ONNX Runtime, or in bfloat16, which that
-one does not run, by OpenVINO; its network by torch in float32, with the same weights. The invariant: a graph that
-passes reads its weights from the right places, and computes what diffusers computes up to the
-rounding of its type.
+one does not run, by OpenVINO; its network by torch in float32, with the same weights. The
+invariant: a graph that passes reads its weights from the right places, and computes what diffusers
+computes up to the rounding of its type.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
         "--graphs",
         default=default,
         metavar="TYPES",
-        help=f"what they compute in; CPUs read fp32, GPUs what --precision names (default: {default})",
+        help=f"what they compute in; CPUs read fp32, GPUs their precision (default: {default})",
     )
     graphs.add_argument(
         "--optimum", action="store_true", help="add the files that Optimum's pipelines read"

@@ -16,11 +16,11 @@ from giffusion.export.checkpoint.checkpoint import Checkpoint, Part
 from giffusion.export.checkpoint.folder import read_part
 from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.checkpoint.names import canonical_tensors
-from giffusion.export.checkpoint.original import original_vae
 from giffusion.export.checkpoint.pipeline import INDEX
 from giffusion.export.checkpoint.taesd import taesd_decoder
 from giffusion.export.checkpoint.tensors import Tensor
 from giffusion.export.checkpoint.weights_files import PICKLES, read_tensors
+from giffusion.export.originals.convert import original_vae
 
 DECODERS = ("taesd",)
 """Kinds of decoders that `replace_decoder` knows."""

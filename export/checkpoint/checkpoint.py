@@ -1,6 +1,6 @@
 """A checkpoint in the one form that export works on: configurations, and tensors still on disk.
 
-Readers return one, editors (`lora.py`, `embeddings.py`, `autoencoders.py`) return another,
+Readers return one, editors (`additions/`, `autoencoders.py`) return another,
 `write.py` writes it. The invariant: names and configurations are those of a diffusers folder,
 wherever the checkpoint came from.
 """

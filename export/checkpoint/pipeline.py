@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from giffusion.engine.errors import ModelError, one_line
 from giffusion.export.checkpoint.json_files import read_json
-from giffusion.export.checkpoint.pickles import is_pickle, refuse_pickle
+from giffusion.export.pickles.convert import is_pickle, refuse_pickle
 
 INDEX = "model_index.json"
 EXPECTED = "a folder of diffusers' StableDiffusionPipeline or StableDiffusionXLPipeline"

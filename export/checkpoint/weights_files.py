@@ -18,8 +18,8 @@ from pathlib import Path
 from giffusion.engine.errors import ModelError, one_line
 from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.checkpoint.names import is_leftover
-from giffusion.export.checkpoint.pickles import is_pickle, refuse_pickle
 from giffusion.export.checkpoint.tensors import DTYPES, Tensor, stored_tensors
+from giffusion.export.pickles.convert import is_pickle, refuse_pickle
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _SHARD = re.compile(r"-\d+-of-\d+$")

@@ -13,7 +13,7 @@ _NUM_NAMED = 5
 def run(options: argparse.Namespace) -> None:
     """Converts `options.file` to `options.output`, and says what was kept and what was not."""
     try:
-        from giffusion.export.checkpoint.pickles import convert
+        from giffusion.export.pickles.convert import convert
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"convert needs {error.name}: install giffusion with its `export` extra"

@@ -28,14 +28,14 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps({"name": manifest.name, "folder": str(options.output)}))
         return
     print(
-        f"{options.output}: model {manifest.name}; render with --model {options.output}, or give it "
-        f"its name with `giffusion models add {options.output}`"
+        f"{options.output}: model {manifest.name}; render with --model {options.output}, or "
+        f"give it its name with `giffusion models add {options.output}`"
     )
 
 
 def _settings(options: argparse.Namespace) -> ExportSettings:
-    from giffusion.export.checkpoint.embeddings import parse_embedding
-    from giffusion.export.checkpoint.lora import parse_lora
+    from giffusion.export.additions.embeddings import parse_embedding
+    from giffusion.export.additions.lora import parse_lora
     from giffusion.export.exporting import ExportSettings
 
     return ExportSettings(

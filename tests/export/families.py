@@ -175,7 +175,7 @@ def _lcm() -> Any:
     return _pipeline(
         LatentConsistencyModelPipeline,
         unet=unet(time_cond_proj_dim=32),
-        scheduler=LCMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=True),
+        scheduler=LCMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=True, steps_offset=1),
     )
 
 

@@ -17,8 +17,8 @@ from giffusion.engine.contract import denoise_spec
 from giffusion.engine.runtimes.tensorrt.build import check_network, parse_graph
 from giffusion.engine.runtimes.tensorrt.package import TensorRtPackage
 from giffusion.export.graphs import DenoiseGraph, example_inputs
-from giffusion.export.stages import load_stage
 from giffusion.export.onnx import export_graph
+from giffusion.export.stages import load_stage
 
 TOKENS, PROMPT_DIM, TIME_DIM, POOLED_DIM = 8, 32, 32, 24
 SPEC = denoise_spec(TOKENS, PROMPT_DIM, TIME_DIM, POOLED_DIM)

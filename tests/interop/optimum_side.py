@@ -1,3 +1,4 @@
+# mypy: ignore-errors - another environment's packages
 """Optimum's half of the comparison: `make` exports and renders, `load` opens giffusion's folders.
 
 Runs in the virtual environment that `run` makes. Pictures and noise are left as `.npy` files.
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from optimum.exporters.onnx import main_export
 from optimum.onnxruntime import ORTDiffusionPipeline
-
 from pipelines import make
 
 PROMPT = "a red house on the moon"

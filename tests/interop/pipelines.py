@@ -1,3 +1,4 @@
+# mypy: ignore-errors - another environment's packages
 """Small random pipelines, made with the older diffusers and transformers that Optimum pins.
 
 Runs in the virtual environment that `run` makes; `giffusion` is not installed there.
@@ -20,6 +21,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -121,9 +123,7 @@ def _text_config(tokenizer: Any, width: int, **changes: Any) -> Any:
 
 def _tokenizer(scratch: Path, pad_token: str) -> Any:
     """CLIP's kind of tokenizer with few merges: every byte, every byte at a word's end."""
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
-
-    letters = list(bytes_to_unicode().values())
+    letters = sorted(ByteLevel.alphabet())
     words = [*letters, *(letter + "</w>" for letter in letters)]
     words += [merge.replace(" ", "") for merge in MERGES]
     words += ["<|startoftext|>", "<|endoftext|>"]

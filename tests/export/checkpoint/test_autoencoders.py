@@ -17,10 +17,10 @@ from giffusion.export.checkpoint.autoencoders import replace_decoder, replace_va
 from giffusion.export.checkpoint.check import check_part, network_class
 from giffusion.export.checkpoint.checkpoint import Checkpoint, Part
 from giffusion.export.checkpoint.folder import read_folder
-from giffusion.export.checkpoint.published import published
-from tests.export.checkpoint.original_layout import vae as original_names
-from tests.export.checkpoint.original_layout import write_sparse
+from giffusion.export.originals.published import published
 from tests.export.families import save, tiny_vae, vae
+from tests.export.originals.original_layout import vae as original_names
+from tests.export.originals.original_layout import write_sparse
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
