@@ -16,7 +16,7 @@ from giffusion.engine.contract import LATENT_SCALE
 from giffusion.engine.errors import ModelError
 from giffusion.engine.manifest import FORMAT, Manifest
 from giffusion.engine.model import TOKENIZERS
-from giffusion.export.stages import read_json
+from giffusion.export.checkpoint.json_files import read_json
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 

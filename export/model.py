@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from giffusion.engine.contract import LATENT_CHANNELS, LATENT_SCALE
-from giffusion.engine.errors import ModelError, SettingsError, nearest
+from giffusion.engine.contract import LATENT_SCALE
+from giffusion.engine.errors import SettingsError, nearest
 from giffusion.engine.manifest import MANIFEST, Manifest
 from giffusion.engine.model import GRAPH_DTYPES, GRAPHS, graph_path, graph_spec
 from giffusion.engine.schedule import NoiseSchedule
+from giffusion.export.checkpoint.check import check_unet, check_vae
 from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES
+from giffusion.export.checkpoint.json_files import read_json
+from giffusion.export.checkpoint.networks import network_class
 from giffusion.export.manifests import make_manifest, sha256
 from giffusion.export.onnx import export_graph
 from giffusion.export.stages import (
-    autoencoder_class,
-    read_json,
     shapes_of_stage,
     stage_parts,
     stage_weights,
@@ -57,9 +57,11 @@ def export_model(
     check_dtypes(dtypes)
     parts = _parts(folder)
     configs = {part: read_json(folder / part / "config.json") for part in parts}
-    _check_unet(configs["unet"])
-    for part in parts & {"vae", "decoder"}:
-        autoencoder_class(configs[part], folder / part)
+    check_unet(configs["unet"], str(folder / "unet"))
+    for part in sorted(parts):
+        network_class(part, configs[part], str(folder / part))
+    for part in sorted(parts & {"vae", "decoder"}):
+        check_vae(configs[part], str(folder / part))
     NoiseSchedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
     for part in parts:
         weights_file(folder, part)
@@ -106,23 +108,3 @@ def _parts(folder: Path) -> set[str]:
 
 def _files(part: str) -> tuple[str, str]:
     return f"{part}/{WEIGHTS_FILES[part]}", f"{part}/config.json"
-
-
-def _check_unet(config: Mapping[str, Any]) -> None:
-    channels = config.get("in_channels"), config.get("out_channels")
-    if channels != (LATENT_CHANNELS, LATENT_CHANNELS):
-        raise ModelError(
-            f"the UNet has {channels[0]} input and {channels[1]} output channels: expected "
-            f"{LATENT_CHANNELS} and {LATENT_CHANNELS}; inpainting and editing models are not "
-            "rendered"
-        )
-    if config.get("class_embed_type") is not None:
-        raise ModelError(
-            f"the UNet has class_embed_type={config['class_embed_type']!r}: expected none; "
-            "class-conditioned models are not exported"
-        )
-    if config.get("addition_embed_type") not in (None, "text_time"):
-        raise ModelError(
-            f"the UNet has addition_embed_type={config['addition_embed_type']!r}: expected none, "
-            "or SDXL's 'text_time'"
-        )

@@ -7,26 +7,23 @@ folder that it is, behind the part's, but for `text_model.`, which transformers 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from giffusion.engine.errors import ModelError
 from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES
+from giffusion.export.checkpoint.json_files import read_json
+from giffusion.export.checkpoint.networks import make_network, network_class
 from giffusion.export.checkpoint.tensors import StoredTensor, stored_tensors
 from giffusion.export.graphs import DecodeGraph, DenoiseGraph, EncodeGraph, TextGraph
-from giffusion.export.quiet import quiet_diffusers
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 _GRAPHS = {"text": TextGraph, "denoise": DenoiseGraph, "decode": DecodeGraph, "encode": EncodeGraph}
 _OTHER_HALF = {"decode": ("encoder", "quant_conv"), "encode": ("decoder", "post_quant_conv")}
 """The modules of an autoencoder that a stage does not run."""
@@ -134,37 +131,6 @@ def stage_dtype(folder: Path, stage: str, dtype: str) -> str:
     return "bf16" if forced and is_sdxl else dtype
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a configuration.
-
-    Raises:
-        ModelError: the file is missing, or is no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path} is missing: expected a diffusers StableDiffusionPipeline folder"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return content
-
-
-def autoencoder_class(config: Mapping[str, Any], folder: Path) -> Any:
-    """Returns the class of an autoencoder.
-
-    Raises:
-        ModelError: its config names one that the engine does not render.
-    """
-    kind = str(config.get("_class_name"))
-    if kind not in AUTOENCODERS:
-        raise ModelError(f"{folder} is {kind}: expected {' or '.join(AUTOENCODERS)}")
-    return AUTOENCODERS[kind]
-
-
 def _networks(folder: Path, stage: str) -> dict[str, Any]:
     """Makes a stage's networks without memory for their weights."""
     networks = {
@@ -178,18 +144,13 @@ def _networks(folder: Path, stage: str) -> dict[str, Any]:
 
 def _network(folder: Path, part: str) -> Any:
     config = read_json(folder / "config.json")
-    with torch.device("meta"), quiet_diffusers():
-        if part == "unet":
-            return UNet2DConditionModel.from_config(config)
-        if part in ("vae", "decoder"):
-            return autoencoder_class(config, folder).from_config(config)
-        kind = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
-        encoder: Any = kind(CLIPTextConfig.from_dict(config))
-    for name, buffer in list(encoder.named_buffers()):
-        # The one that it has: the places of tokens.
-        owner = encoder.get_submodule(name.rpartition(".")[0])
+    kind = network_class(part, config, str(folder))
+    network = make_network(kind, config, str(folder))
+    for name, buffer in list(network.named_buffers()):
+        # Text encoders alone have one: the places of tokens.
+        owner = network.get_submodule(name.rpartition(".")[0])
         owner.position_ids = torch.arange(buffer.shape[-1])[None]
-    return encoder
+    return network
 
 
 def _fused(stage: str, networks: Mapping[str, nn.Module]) -> nn.Module:

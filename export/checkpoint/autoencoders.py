@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from giffusion.engine.errors import ModelError, SettingsError
-from giffusion.export.checkpoint.check import check_part, check_vae, network_class
+from giffusion.export.checkpoint.check import check_part, check_vae
 from giffusion.export.checkpoint.checkpoint import Checkpoint, Part
 from giffusion.export.checkpoint.folder import read_part
 from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.checkpoint.names import canonical_tensors
+from giffusion.export.checkpoint.networks import network_class
 from giffusion.export.checkpoint.pipeline import INDEX
 from giffusion.export.checkpoint.taesd import taesd_decoder
 from giffusion.export.checkpoint.tensors import Tensor

@@ -10,42 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel
 
 from giffusion.engine.contract import LATENT_CHANNELS, LATENT_SCALE
-from giffusion.engine.errors import ModelError, one_line
+from giffusion.engine.errors import ModelError
 from giffusion.export.checkpoint.checkpoint import Part
+from giffusion.export.checkpoint.networks import make_network, shown
 
 NUM_SIZE_IDS = 6
 """Numbers about a picture's size that SDXL's UNet takes; its refiner takes 5."""
-_CLASSES: Mapping[str, tuple[Any, ...]] = {
-    "unet": (UNet2DConditionModel,),
-    "vae": (AutoencoderKL, AutoencoderTiny),
-    "decoder": (AutoencoderTiny,),
-    "text_encoder": (CLIPTextModel,),
-    "text_encoder_2": (CLIPTextModelWithProjection,),
-}
-TEXT_SETTINGS = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "projection_dim",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-    "hidden_act",
-    "pad_token_id",
-    "bos_token_id",
-    "eos_token_id",
-    "layer_norm_eps",
-    "attention_dropout",
-    "initializer_factor",
-    "initializer_range",
-)
-"""What makes a text encoder; the rest of such a config is of generating text, or names code."""
 _KINDS = {
     5: "a depth-guided model",
     7: "an upscaler",
@@ -62,33 +36,6 @@ _UNET_SETTINGS: Mapping[str, tuple[Any, ...]] = {
     "time_embedding_type": (None, "positional"),
     "attention_type": (None, "default"),
 }
-
-
-def network_class(name: str, config: Mapping[str, Any], where: str | None = None) -> Any:
-    """Returns the class that a part's configuration names.
-
-    Args:
-        name: one of `giffusion.export.checkpoint.checkpoint.WEIGHTS_FILES`.
-        config: the part's `config.json`.
-        where: what it is called in messages; its name by default.
-
-    Raises:
-        ModelError: it is of a kind that is not rendered.
-    """
-    where = where or name
-    classes = {kind.__name__: kind for kind in _CLASSES[name]}
-    if config.get("quantization_config") is not None:
-        raise ModelError(f"{where} is quantised: expected plain fp32, fp16 or bf16 weights")
-    if name.startswith("text_encoder"):
-        # Which of the two classes is the pipeline's matter, whatever the config says.
-        named = config.get("architectures") or ["CLIPTextModel"]
-        if named not in (["CLIPTextModel"], ["CLIPTextModelWithProjection"]):
-            raise ModelError(f"{where} is a {_text(named)}: expected {' or '.join(classes)}")
-        return next(iter(classes.values()))
-    kind = config.get("_class_name")
-    if not isinstance(kind, str) or kind not in classes:
-        raise ModelError(f"{where} is a {_text(kind)}: expected {' or '.join(classes)}")
-    return classes[kind]
 
 
 def check_part(part: Part, where: str, kind: Any, *, prefix: str = "") -> None:
@@ -139,20 +86,9 @@ def empty_network(kind: Any, config: Mapping[str, Any], where: str) -> nn.Module
     Raises:
         ModelError: the configuration is not such a network's.
     """
-    try:
-        with torch.device("meta"):
-            if kind in (CLIPTextModel, CLIPTextModelWithProjection):
-                known = {key: config[key] for key in TEXT_SETTINGS if key in config}
-                network = kind(CLIPTextConfig(**known))
-            else:
-                network = kind.from_config(dict(config))
-    except Exception as error:  # the classes raise whatever a wrong value makes them stumble on
-        raise ModelError(
-            f"{where} has a config.json that is no {kind.__name__}'s: {one_line(error)[:200]}"
-        ) from None
+    network = make_network(kind, config, where)
     if kind is CLIPTextModel and not any(n.startswith("text_model.") for n in network.state_dict()):
         network = nn.ModuleDict({"text_model": network})
-    assert isinstance(network, nn.Module)
     return network
 
 
@@ -166,7 +102,7 @@ def check_unet(config: Mapping[str, Any], where: str) -> None:
     if channels != (LATENT_CHANNELS, LATENT_CHANNELS):
         kind = _KINDS.get(channels[0]) if isinstance(channels[0], int) else None
         raise ModelError(
-            f"{where} has {_text(channels[0])} input and {_text(channels[1])} output channels: "
+            f"{where} has {shown(channels[0])} input and {shown(channels[1])} output channels: "
             f"expected {LATENT_CHANNELS} and {LATENT_CHANNELS}; {kind or 'such a model'} is not "
             "rendered"
         )
@@ -174,7 +110,7 @@ def check_unet(config: Mapping[str, Any], where: str) -> None:
         if config.get(key) not in allowed:
             expected = " or ".join(str(value or "none") for value in allowed)
             raise ModelError(
-                f"{where} has {key}={_text(config[key])}: expected {expected}; such a model is not "
+                f"{where} has {key}={shown(config[key])}: expected {expected}; such a model is not "
                 "rendered"
             )
     if config.get("addition_embed_type") == "text_time":
@@ -209,16 +145,19 @@ def check_vae(config: Mapping[str, Any], where: str) -> None:
     latents = config.get("latent_channels", 4)
     if latents != LATENT_CHANNELS:
         raise ModelError(
-            f"{where} has {_text(latents)} latent channels: expected {LATENT_CHANNELS}; "
+            f"{where} has {shown(latents)} latent channels: expected {LATENT_CHANNELS}; "
             "autoencoders of SD 3, Flux and later models do not fit"
         )
     for key in ("latents_mean", "latents_std"):
-        if config.get(key) is not None:
-            raise ModelError(f"{where} has {key}: expected none, such latents are not rendered")
+        values = config.get(key)
+        if values is not None and not _are_numbers(values):
+            raise ModelError(
+                f"{where} has {key}={shown(values)}: expected {LATENT_CHANNELS} numbers, or none"
+            )
     widths = config.get("block_out_channels", config.get("decoder_block_out_channels"))
     if not isinstance(widths, list | tuple) or 2 ** (len(widths) - 1) != LATENT_SCALE:
         raise ModelError(
-            f"{where} has block_out_channels={_text(widths)}: expected four widths, of an "
+            f"{where} has block_out_channels={shown(widths)}: expected four widths, of an "
             f"autoencoder whose pictures are {LATENT_SCALE} times its latents"
         )
 
@@ -257,5 +196,7 @@ def _fit(where: str, what: str, taken: set[int], made: int) -> None:
         )
 
 
-def _text(value: object) -> str:
-    return one_line(repr(value) if value is not None else "none")[:100]
+def _are_numbers(values: object) -> bool:
+    if not isinstance(values, list | tuple) or len(values) != LATENT_CHANNELS:
+        return False
+    return all(isinstance(value, int | float) for value in values)

@@ -9,16 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from giffusion.export.checkpoint.check import (
-    check_fit,
-    check_part,
-    check_unet,
-    check_vae,
-    network_class,
-)
+from giffusion.export.checkpoint.check import check_fit, check_part, check_unet, check_vae
 from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES, Checkpoint, Part
 from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.checkpoint.names import canonical_tensors
+from giffusion.export.checkpoint.networks import network_class
 from giffusion.export.checkpoint.pipeline import EXPECTED, INDEX, read_pipeline
 from giffusion.export.checkpoint.tokenizer_folder import read_vocabulary
 from giffusion.export.checkpoint.weights_files import read_weights

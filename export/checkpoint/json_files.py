@@ -12,8 +12,10 @@ from typing import Any
 
 from giffusion.engine.errors import ModelError, one_line
 
+PIPELINE = "a diffusers StableDiffusionPipeline folder"
 
-def read_json(path: Path, expected: str) -> dict[str, Any]:
+
+def read_json(path: Path, expected: str = PIPELINE) -> dict[str, Any]:
     """Reads a JSON object.
 
     Args:

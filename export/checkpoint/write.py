@@ -16,8 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from giffusion.engine.errors import ModelError, SettingsError, nearest
-from giffusion.export.checkpoint.check import TEXT_SETTINGS, network_class
 from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES, Checkpoint, Part, Vocabulary
+from giffusion.export.checkpoint.networks import TEXT_SETTINGS, network_class
 from giffusion.export.checkpoint.tensors import DTYPES, Array, Tensor
 
 WRITTEN_DTYPES = {

@@ -6,9 +6,6 @@ extra domain, without local functions, whose weights lie inside its own folder.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import onnx_ir as ir
@@ -16,6 +13,7 @@ from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 from onnxscript import version_converter
 
 from giffusion.engine.errors import ModelError, one_line
+from giffusion.export.onnx import _quiet
 
 _AGAIN = "export it again with optimum-cli export onnx"
 _IDS = (ir.DataType.INT64, ir.DataType.INT32)
@@ -150,15 +148,3 @@ def _check_external(path: Path, tensor: ir.ExternalTensor) -> None:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(one_line(name)[:60] for name in names) or "nothing"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the converter's remarks about itself from the user."""
-    logger = logging.getLogger("onnxscript")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -18,11 +18,12 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from giffusion.engine.contract import LATENT_SCALE
 from giffusion.engine.manifest import Manifest
+from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.onnx import MAX_LATENT_SIDE, _quiet
 from giffusion.export.optimum.folder import GRAPH_FILE
 from giffusion.export.optimum.fuse import DATA_FILE
 from giffusion.export.optimum.plain_graphs import PlainGraph, plain_graphs
-from giffusion.export.stages import read_json, stage_parts, stage_weights, weight_key
+from giffusion.export.stages import stage_parts, stage_weights, weight_key
 from giffusion.export.weights import MAX_INLINE_BYTES, share_weights
 
 
@@ -107,7 +108,7 @@ def _dim(axis: str, plain: PlainGraph, size_multiple: int) -> object:
         axis.partition("_")[0], size_multiple // LATENT_SCALE
     )
     units = torch.export.Dim(f"{axis}_units", min=1, max=MAX_LATENT_SIDE)
-    return multiple * units if multiple > 1 else units  # type: ignore[operator]
+    return multiple * units if multiple > 1 else units
 
 
 def _name_axes(model: ir.Model, plain: PlainGraph) -> None:

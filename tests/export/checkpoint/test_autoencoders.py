@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from giffusion.engine.errors import ModelError, SettingsError
 from giffusion.export.checkpoint.autoencoders import replace_decoder, replace_vae
-from giffusion.export.checkpoint.check import check_part, network_class
+from giffusion.export.checkpoint.check import check_part
 from giffusion.export.checkpoint.checkpoint import Checkpoint, Part
 from giffusion.export.checkpoint.folder import read_folder
+from giffusion.export.checkpoint.networks import network_class
 from giffusion.export.originals.published import published
 from tests.export.families import save, tiny_vae, vae
 from tests.export.originals.original_layout import vae as original_names

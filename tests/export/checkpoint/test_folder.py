@@ -397,7 +397,7 @@ def test_an_index_that_places_what_a_shard_lacks_is_refused(sd1: Path) -> None:
         ("unet", {"quantization_config": {"bits": 4}}, "quantised"),
         ("vae", {"latent_channels": 16}, "16 latent channels"),
         ("vae", {"block_out_channels": [16, 16]}, "8 times its latents"),
-        ("vae", {"latents_mean": [0.0] * 4}, "latents_mean"),
+        ("vae", {"latents_mean": [0.1, 0.2] * 4}, "latents_mean"),
         ("vae", {"_class_name": "AsymmetricAutoencoderKL"}, "'AsymmetricAutoencoderKL'"),
         ("text_encoder", {"architectures": ["RobertaSeries"]}, "RobertaSeries"),
         ("text_encoder", {"hidden_size": "big"}, "config.json that is no CLIPTextModel's"),
