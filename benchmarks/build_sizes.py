@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import machine, write_result
 from benchmarks.report import output_path, parser, print_table
@@ -104,49 +105,38 @@ def _in_a_process(part: str, network: Network, folder: str, device: str) -> dict
 
 
 def _export(network: Network, folder: Path, device: str) -> dict[str, object]:
-    """Traces the fused graph; its weights lie in a safetensors file, as a checkpoint's do."""
+    """Traces the fused graph; its weights lie in a folder as a checkpoint's do."""
     import torch
-    from safetensors.torch import load_file, save_file
-    from torch import nn
 
     from benchmarks import architectures
-    from giffusion.export.graphs import DecodeGraph, DenoiseGraph, example_inputs
     from giffusion.export.onnx import export_graph
+    from giffusion.export.stages import shapes_of_stage, stage_weights
 
     architecture: architectures.Architecture = getattr(architectures, network.architecture)
-    wide = bool((architecture.vae or {}).get("force_upcast"))
+    wide = bool((architecture.vae or {}).get("force_upcast")) and not network.tiny
     dtype = torch.bfloat16 if network.stage == "decode" and wide else torch.float16
-    module = (
-        architecture.make_unet(dtype)
-        if network.stage == "denoise"
-        else architecture.make_vae(dtype, tiny=network.tiny)
-    )
-    weights = folder / "weights.safetensors"
-    save_file(module.state_dict(), weights)
-    module.load_state_dict(load_file(weights), assign=True)
-    graph: nn.Module = (DenoiseGraph if network.stage == "denoise" else DecodeGraph)(module)
-    units = architecture.size_multiple // 8
-    inputs = example_inputs(
-        graph,
-        num_tokens=architecture.num_tokens,
-        prompt_dim=architecture.prompt_dim,
-        time_dim=architecture.time_dim,
-        side=2 * units,
-        pooled_dim=architecture.pooled_dim,
-    )
-    spec = _spec(network)
+    part: Any
+    if network.stage == "denoise":
+        part, home = architecture.make_unet(dtype), folder / "unet"
+    else:
+        part, home = architecture.make_vae(dtype, tiny=network.tiny), folder / "vae"
+        # Whether the autoencoder overflows in half precision is the UNet's family's matter.
+        (folder / "unet").mkdir()
+        (folder / "unet" / "config.json").write_text(json.dumps(architecture.unet))
+    part.save_pretrained(home, max_shard_size="100GB")
+    del part
+    weights = stage_weights(folder, network.stage)
     seconds = _timed(
         lambda: export_graph(
-            graph.eval(),
-            spec,
-            inputs,
+            shapes_of_stage(folder, network.stage, PRECISION),
+            _spec(network),
             path=folder / "graph.onnx",
-            weights=[weights],
-            side_multiple=units,
+            weights=weights,
+            side_multiple=architecture.size_multiple // 8,
         )
     )
     return {
-        "weights_gib": round(weights.stat().st_size / GIB, 3),
+        "weights_gib": round(sum(tensor.length for tensor in weights.values()) / GIB, 3),
         "export_s": seconds,
         "export_peak_gib": _peak_gib(),
     }

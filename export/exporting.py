@@ -8,6 +8,7 @@ place, graphs appear beside its weights.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def export_checkpoint(
     """
     settings = settings or ExportSettings()
     check_dtypes(settings.graphs)
-    in_place = Path(checkpoint).is_dir() and output.exists() and output.samefile(checkpoint)
+    in_place = _is_same_folder(str(checkpoint), output)
     if not in_place:
         check_target(output)
     source = _find(checkpoint, settings, progress)
@@ -119,6 +120,11 @@ def export_checkpoint(
     return manifest
 
 
+def _is_same_folder(checkpoint: str, output: Path) -> bool:
+    folder = os.path.expanduser(checkpoint)
+    return os.path.isdir(folder) and os.path.isdir(output) and os.path.samefile(folder, output)
+
+
 def _find(
     checkpoint: str | Path, settings: ExportSettings, progress: Callable[[str], None]
 ) -> Path:
@@ -127,10 +133,11 @@ def _find(
     if is_hub_id(text):
         prefer = settings.dtype if settings.dtype != "fp32" else None
         return fetch(text, prefer=prefer, progress=progress)
-    path = Path(text).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(text))
+    # Not the methods of `Path`, which raise for a name that is too long or may not be looked at.
+    if os.path.isdir(path):
         return path
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(
             f"checkpoint {text} does not exist: expected a diffusers folder, a .safetensors file, "
             "a folder made by Optimum, or a hub id such as org/name"

@@ -8,10 +8,10 @@ its scheduler's config.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+from giffusion.engine import digests
 from giffusion.engine.contract import LATENT_SCALE
 from giffusion.engine.errors import ModelError
 from giffusion.engine.manifest import FORMAT, Manifest
@@ -81,8 +81,7 @@ def sha256(path: Path) -> str:
         ModelError: it cannot be read.
     """
     try:
-        with path.open("rb") as stream:
-            return file_digest(stream, "sha256").hexdigest()
+        return digests.sha256(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from None
 

@@ -170,7 +170,7 @@ def add_engines_options(parser: argparse.ArgumentParser) -> None:
     )
     checking.add_argument("keys", nargs="*", metavar="KEY", help="keys (default: all engines)")
     checking.add_argument(
-        "--model", action="append", default=[], help="a model that is not bundled; repeatable"
+        "--model", action="append", default=[], help="a model without a name here; repeatable"
     )
     for action in (listing, removing, checking):
         action.set_defaults(parser=action)

@@ -1,8 +1,9 @@
-"""What many test folders share: no network, the bundled model, the CPU runtimes."""
+"""What many test folders share: no network, no data of the user's, the bundled model, runtimes."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from functools import cache
 
@@ -14,10 +15,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 from giffusion.engine.model import Model, load_model
+from giffusion.engine.places import CACHE, HOME
 from giffusion.engine.runtimes import open_runtime
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.runtimes.openvino import OpenVinoRuntime
 from giffusion.models import find_model
+
+# What a developer has registered, built or hashed is nobody's business here.
+_PLACES = tempfile.TemporaryDirectory(prefix="giffusion-tests-")
+os.environ[HOME] = os.path.join(_PLACES.name, "data")
+os.environ[CACHE] = os.path.join(_PLACES.name, "cache")
 
 # A busy machine is no failure, and a failure shows again; scripts/fuzz looks further.
 settings.register_profile("repeatable", deadline=None, derandomize=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 import av
 import pytest
 
+from tests.test_house import TORCH_SIDE
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("engine", "export", "models", "server")
 BUILT_FROM = (*PACKAGES, "pyproject.toml", "README.md", "LICENSE")
@@ -67,7 +69,7 @@ def test_the_installed_wheel_renders_without_torch(wheel: Path, tmp_path: Path) 
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     poison = tmp_path / "poison"
     poison.mkdir()
-    for name in ("torch", "diffusers", "transformers", "onnx"):
+    for name in TORCH_SIDE:
         (poison / f"{name}.py").write_text(f"raise ImportError('{name} must not be imported')\n")
     output = tmp_path / "out.mp4"
     script = (

@@ -27,7 +27,8 @@ from giffusion.engine.manifest import FORMAT, Manifest
 from giffusion.engine.model import Model, graph_names, latent_size, load_model
 from giffusion.engine.schedule import NoiseSchedule
 from giffusion.export.graphs import DecodeGraph, DenoiseGraph, EncodeGraph, TextGraph
-from giffusion.export.model import DTYPES, export_model
+from giffusion.export.model import export_model
+from giffusion.export.stages import DTYPES
 from giffusion.models import DEFAULT_MODEL, find_model
 
 SCHEDULER = {
@@ -134,13 +135,18 @@ class Networks:
             size=self.row.size,
             size_multiple=made.size_multiple,
             num_tokens=made.num_tokens,
-            pad_token_id=load_model(tokens).manifest.pad_token_id,
-            prompt_dim=made.prompt_dim,
+            pad_token_ids=load_model(tokens).manifest.pad_token_ids,
+            text_dims=(made.prompt_dim,),
+            pooled_dim=made.pooled_dim,
+            zero_negative=made.pooled_dim is not None,
+            token_vectors={},
             time_dim=made.time_dim,
+            guidance_dim=None,
             flip_sin_to_cos=bool(unet.get("flip_sin_to_cos", True)),
             freq_shift=float(unet.get("freq_shift", 0)),
             graphs=dict.fromkeys(graph_names(), digest),
             sources={},
+            origin={},
         )
         return Model(folder, manifest, NoiseSchedule.from_config(SCHEDULER))
 
@@ -155,6 +161,7 @@ class Networks:
         if self.row.text is not None:
             self.text_encoder().save_pretrained(folder / "text_encoder")
         shutil.copytree(find_model(DEFAULT_MODEL) / "tokenizer", folder / "tokenizer")
+        (folder / "model_index.json").write_text("{}", encoding="utf-8")
         (folder / "scheduler").mkdir()
         config = json.dumps({"_class_name": "EulerDiscreteScheduler", **SCHEDULER})
         (folder / "scheduler" / "scheduler_config.json").write_text(config, encoding="utf-8")

@@ -21,8 +21,8 @@ from benchmarks.gpu.machine import synchronize
 from benchmarks.gpu.networks import SCHEDULER
 from giffusion.engine.frames import PixelFormat
 from giffusion.engine.jobs import FrameSink
-from giffusion.export.model import DTYPES
 from giffusion.export.nv12 import nv12
+from giffusion.export.stages import DTYPES
 
 SCHEDULERS: dict[str, Any] = {
     "euler": diffusers.EulerDiscreteScheduler,

@@ -10,18 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import onnx_ir as ir
-from onnx_ir.external_data import convert_tensors_to_external
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
+from giffusion.export.optimum.data_file import DATA_FILE, move_weights
 from giffusion.export.optimum.folder import OptimumFolder
 from giffusion.export.optimum.networks import convert_opset, load_network
 from giffusion.export.optimum.sinusoid import SINUSOID, cut_at_sinusoid
 from giffusion.export.optimum.stand_ins import DOMAIN, OPERATOR
-from giffusion.export.weights import MAX_INLINE_BYTES
 
 PART_FOLDERS = {"vae_decoder": "decoder", "vae_encoder": "vae"}
 """Where a model folder keeps the weights of parts that it calls otherwise."""
-DATA_FILE = "model.onnx_data"
 
 
 def fuse(path: Path, optimum: OptimumFolder) -> list[str]:
@@ -49,9 +47,10 @@ def fuse(path: Path, optimum: OptimumFolder) -> list[str]:
     model.graph.opset_imports.pop(DOMAIN, None)
     RemoveUnusedNodesPass()(model)
     ClearMetadataAndDocStringPass()(model)
-    files = [file for part in networks for file in _move_weights(model.graph, part, path.parent)]
+    files = {part: f"{PART_FOLDERS.get(part, part)}/{DATA_FILE}" for part in networks}
+    written = [file for part, file in files.items() if _move_weights(model, part, path, file)]
     ir.save(model, path)
-    return files
+    return written
 
 
 def _stand_ins(model: ir.Model) -> dict[str, list[ir.Node]]:
@@ -129,21 +128,7 @@ def _rename_subgraph(subgraph: ir.Graph, prefix: str) -> None:
     _rename(subgraph, prefix)
 
 
-def _move_weights(graph: ir.Graph, part: str, folder: Path) -> list[str]:
-    """Writes a part's large weights into its folder, one at a time; returns the file, if any."""
-    large = [
-        value
-        for name, value in graph.initializers.items()
-        if name.startswith(f"{part}/")
-        and value.const_value is not None
-        and value.const_value.nbytes > MAX_INLINE_BYTES
-    ]
-    if not large:
-        return []
-    file = f"{PART_FOLDERS.get(part, part)}/{DATA_FILE}"
-    (folder / file).parent.mkdir(exist_ok=True)
-    tensors = [value.const_value for value in large if value.const_value is not None]
-    moved = convert_tensors_to_external(tensors, folder, file)
-    for value, tensor in zip(large, moved, strict=True):
-        value.const_value = tensor
-    return [file]
+def _move_weights(model: ir.Model, part: str, path: Path, file: str) -> bool:
+    initializers = model.graph.initializers.items()
+    own = [value for name, value in initializers if name.startswith(f"{part}/")]
+    return move_weights(own, path.parent, file)

@@ -35,8 +35,8 @@ def export_optimum(
         folder: Optimum's.
         out: an existing, empty folder; on an error, what has been written is left there.
         name: what the model is called; the folder's name by default.
-        origin: sha256 of the files that were read, by name, for the manifest; those of the graphs
-            if None.
+        origin: sha256 of the files that were read, by name, for the manifest; those of the parts'
+            folders if None.
         progress: called with a line before each graph.
 
     Returns:
@@ -52,19 +52,38 @@ def export_optimum(
     manifest = make_manifest(out, name, optimum.configs, weights=configs, origin=origin)
     for stage in GRAPHS:
         progress(f"{manifest.name}: fusing {stage} with Optimum's graph")
-        path = graph_path(out, stage)
-        export_graph(
-            stand_in_graph(optimum, stage),
-            graph_spec(manifest, stage),
-            path=path,
-            weights={},
-            side_multiple=manifest.size_multiple // LATENT_SCALE,
-        )
-        for file in fuse(path, optimum):
+        for file in fuse_stage(optimum, stage, manifest, out):
             manifest.sources[file] = sha256(out / file)
+        path = graph_path(out, stage)
         manifest.graphs[path.stem] = sha256(path)
     manifest.write(out / MANIFEST)
     return manifest
+
+
+def fuse_stage(optimum: OptimumFolder, stage: str, manifest: Manifest, out: Path) -> list[str]:
+    """Writes one stage's graph.
+
+    Args:
+        optimum: the folder that has its networks.
+        stage: one of `giffusion.engine.model.GRAPHS`.
+        manifest: the model's.
+        out: the model folder.
+
+    Returns:
+        The files of weights that the graph refers to, by their paths in the model folder.
+
+    Raises:
+        ModelError: a network is not what Optimum exports for this kind of model.
+    """
+    path = graph_path(out, stage)
+    export_graph(
+        stand_in_graph(optimum, stage),
+        graph_spec(manifest, stage),
+        path=path,
+        weights={},
+        side_multiple=manifest.size_multiple // LATENT_SCALE,
+    )
+    return fuse(path, optimum)
 
 
 def _write_small_files(optimum: OptimumFolder, out: Path) -> list[str]:
@@ -88,5 +107,7 @@ def _write_small_files(optimum: OptimumFolder, out: Path) -> list[str]:
 
 
 def _origin(optimum: OptimumFolder) -> dict[str, str]:
-    graphs = (optimum.graph(part) for part in optimum.configs)
-    return {path.relative_to(optimum.folder).as_posix(): sha256(path) for path in graphs}
+    """Hashes graphs, and the files of weights that lie beside them."""
+    folders = (optimum.folder / part for part in optimum.configs)
+    files = (path for folder in folders for path in sorted(folder.iterdir()) if path.is_file())
+    return {path.relative_to(optimum.folder).as_posix(): sha256(path) for path in files}

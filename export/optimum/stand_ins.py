@@ -119,6 +119,10 @@ class _Encoder(_Autoencoder):
     def encode(self, picture: Tensor) -> Any:
         images, _channels, height, width = picture.shape
         side = (height // LATENT_SCALE, width // LATENT_SCALE)
+        if self.config.get("_class_name") == "AutoencoderTiny":
+            shape = (images, LATENT_CHANNELS, *side)
+            latents = _run("vae_encoder", "latent_sample", {"sample": picture}, shape)
+            return SimpleNamespace(latents=latents)
         # The means of a distribution, then its logarithmic variances.
         shape = (images, 2 * LATENT_CHANNELS, *side)
         moments = _run("vae_encoder", "latent_parameters", {"sample": picture}, shape)

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import onnx_ir as ir
 import torch
-from onnx_ir.external_data import convert_tensors_to_external
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from giffusion.engine.contract import LATENT_SCALE
 from giffusion.engine.manifest import Manifest
+from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES
 from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.onnx import MAX_LATENT_SIDE, _quiet
+from giffusion.export.optimum.data_file import DATA_FILE, move_weights
 from giffusion.export.optimum.folder import GRAPH_FILE
-from giffusion.export.optimum.fuse import DATA_FILE
 from giffusion.export.optimum.plain_graphs import PlainGraph, plain_graphs
 from giffusion.export.stages import stage_parts, stage_weights, weight_key
-from giffusion.export.weights import MAX_INLINE_BYTES, share_weights
+from giffusion.export.weights import share_weights
 
 
 def write_optimum(
@@ -49,12 +49,12 @@ def write_optimum(
         model = _trace(plain, manifest.size_multiple)
         weights = stage_weights(folder, plain.stage)
         home = folder / plain.part
-        if home.is_dir():
+        if plain.part in WEIGHTS_FILES:
             share_weights(model, weights, home, weight_key)
         else:
-            home.mkdir()
+            home.mkdir(exist_ok=True)
             share_weights(model, weights, folder, weight_key)
-            _copy_weights(model, home)
+            move_weights(model.graph.initializers.values(), home, DATA_FILE)
             _write_config(folder, plain)
             written += [f"{plain.part}/{name}" for name in (DATA_FILE, "config.json")]
         ir.save(model, home / GRAPH_FILE)
@@ -124,19 +124,6 @@ def _name_axes(model: ir.Model, plain: PlainGraph) -> None:
             if not value.is_graph_output():
                 # Inferred, with the tracer's names of axes.
                 value.shape = value.type = None
-
-
-def _copy_weights(model: ir.Model, home: Path) -> None:
-    """Writes a graph's large weights into its folder as they are stored, one at a time."""
-    large = [
-        value
-        for value in model.graph.initializers.values()
-        if value.const_value is not None and value.const_value.nbytes > MAX_INLINE_BYTES
-    ]
-    tensors = [value.const_value for value in large if value.const_value is not None]
-    moved = convert_tensors_to_external(tensors, home, DATA_FILE)
-    for value, tensor in zip(large, moved, strict=True):
-        value.const_value = tensor
 
 
 def _write_config(folder: Path, plain: PlainGraph) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from giffusion.engine.contract import GraphSpec
-from giffusion.engine.errors import ModelError, SettingsError
+from giffusion.engine.errors import ModelError, SettingsError, one_line
 from giffusion.engine.model import Model
 from giffusion.engine.runtimes.base import Graph, OnPrepare, num_cores
 from giffusion.engine.settings import GPU_BATCHES, GPU_DECODE_BATCHES
@@ -141,14 +140,10 @@ class TorchRuntime:
     def _load(self, folder: Path, stage: str, dtype: str) -> nn.Module:
         try:
             module = self._load_stage(folder, stage, dtype)
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
-            raise
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            # Torch names every weight that does not fit its config.
+        except (OSError, SafetensorError) as error:
             raise ModelError(
-                f"the {stage} stage of {folder} cannot be loaded by torch: "
-                f"{shorten(str(error), 300, placeholder=' ...')}; expected the diffusers folder "
-                "that was exported, with safetensors weights"
+                f"the {stage} stage of {folder} cannot be loaded by torch: {one_line(error)}; "
+                "export the model again"
             ) from None
         module = module.eval().requires_grad_(False).to(self.device)
         if self.device.type == "cuda" and stage != "text":

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from giffusion.engine.errors import (
     DeviceError,
     DeviceMemoryError,
     GiffusionError,
     InputError,
+    ModelError,
     RuntimeUnavailableError,
     SettingsError,
 )
@@ -23,7 +26,7 @@ from giffusion.engine.runtimes.tensorrt.store import (
     StoredEngine,
 )
 from giffusion.engine.verification import compare_slots
-from giffusion.models import bundled_models, find_model
+from giffusion.models import find_model, installed_models
 from giffusion.server.reports import describe_engine
 
 
@@ -63,8 +66,7 @@ def _verify(store: EngineStore, options: argparse.Namespace) -> None:
     entries = store.entries()
     if options.keys:
         entries = [store.get(key) for key in options.keys]
-    folders = [*bundled_models().values(), *map(find_model, options.model)]
-    models = [load_model(folder) for folder in folders]
+    models = [*_opened(installed_models()), *map(load_model, map(find_model, options.model))]
     broken = 0
     for entry in entries:
         try:
@@ -76,6 +78,13 @@ def _verify(store: EngineStore, options: argparse.Namespace) -> None:
             print(error)
     if broken:
         raise InputError(f"{broken} of {len(entries)} engines are broken: see above")
+
+
+def _opened(folders: Mapping[str, Path]) -> Iterator[Model]:
+    """Opens models; what is wrong with others than an engine's own is none of its business."""
+    for folder in folders.values():
+        with suppress(ModelError):
+            yield load_model(folder)
 
 
 def _checked(entry: StoredEngine | BrokenEngine, models: Sequence[Model]) -> str:

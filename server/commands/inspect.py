@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from reprlib import repr as quote
 
 from giffusion.engine.encode import read_metadata
-from giffusion.engine.errors import InputError
+from giffusion.engine.errors import InputError, ModelError
 from giffusion.engine.model import Model, load_model
 from giffusion.engine.pictures import file_digest
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.settings import RenderSettings
-from giffusion.models import bundled_models, find_model
+from giffusion.models import find_model, installed_models
 from giffusion.server.commands.render import open_report, render_timeline
 from giffusion.server.reports import Report
 
@@ -89,12 +90,15 @@ def _take_over(options: argparse.Namespace, record: RenderRecord) -> None:
 def _find_model(options: argparse.Namespace, record: RenderRecord, report: Report) -> Model:
     """Opens the model that made the file, or the one that is named instead."""
     name, fingerprint = record.numerics.get("model"), record.numerics.get("fingerprint")
-    if options.model is None and name not in bundled_models():
-        raise InputError(
-            f"{options.file} was made by model {quote(name)}, which is not bundled: give its "
-            "folder by --model"
-        )
-    model = load_model(find_model(options.model or str(name)))
+    if options.model is None:
+        model = _installed(str(name), fingerprint)
+        if model is None:
+            raise InputError(
+                f"{options.file} was made by model {quote(name)}, which is not installed: give its "
+                "folder by --model"
+            )
+    else:
+        model = load_model(find_model(options.model))
     found = model.fingerprint
     if found == fingerprint:
         return model
@@ -105,6 +109,20 @@ def _find_model(options: argparse.Namespace, record: RenderRecord, report: Repor
         )
     report.note(f"another model than before: it was {fingerprint}, is {found}")
     return model
+
+
+def _installed(name: str, fingerprint: object) -> Model | None:
+    """Returns the installed model of a fingerprint, else that of a name, else None.
+
+    A model may be registered by another name than it was rendered by.
+    """
+    folders = installed_models()
+    for other in sorted(folders, key=lambda other: other != name):
+        with suppress(ModelError):
+            model = load_model(folders[other])
+            if model.fingerprint == fingerprint:
+                return model
+    return load_model(find_model(name)) if name in folders else None
 
 
 def _check_image(record: RenderRecord) -> None:

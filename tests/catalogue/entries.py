@@ -98,6 +98,7 @@ def _run(entry: Entry, folder: Path, capture: pytest.CaptureFixture[str]) -> Out
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("GIFFUSION_CACHE", str(folder / "cache"))
+        patch.setenv("GIFFUSION_HOME", str(folder / "data"))
         names = namespace()
         for scene in entry.scenes:
             set_scene(scene, folder, patch, names)

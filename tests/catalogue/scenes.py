@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import pickle
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from giffusion.engine.encode import nvenc, open_writer
 from giffusion.engine.model import Model, load_model
@@ -32,7 +34,7 @@ from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
 from giffusion.models import find_model
 from giffusion.server.reports import TerminalReport
-from tests.catalogue.slim import edit_json, renew_digest, slim_model
+from tests.catalogue.slim import edit_json, renew_digest, slim_checkpoint, slim_model
 
 Names = dict[str, object]
 ENGINE = "text-0123456789abcdef"
@@ -49,6 +51,8 @@ def set_scene(scene: str, folder: Path, patch: pytest.MonkeyPatch, names: Names)
     """
     if scene.startswith("model/") and not (folder / "model").exists():
         slim_model(folder / "model")
+    if scene.startswith(("sd/", "sd ")) and not (folder / "sd").exists():
+        slim_checkpoint(folder / "sd")
     for pattern, make in _SCENES.items():
         if match := re.fullmatch(pattern, scene):
             make(folder, patch, names, *match.groups())
@@ -58,13 +62,32 @@ def set_scene(scene: str, folder: Path, patch: pytest.MonkeyPatch, names: Names)
 
 def _has_key(folder: Path, patch: object, names: Names, name: str, key: str, value: str) -> None:
     edit_json(folder / name, **{key: json.loads(value)})
-    if "scheduler" in name:
+    if "model/scheduler" in name:
         renew_digest(folder / name)
+
+
+def _json(folder: Path, patch: object, names: Names, name: str, text: str) -> None:
+    _content(text.encode())(folder, patch, names, name)
+
+
+def _tensors(folder: Path, patch: object, names: Names, name: str, listed: str) -> None:
+    shapes = re.findall(r'"([^"]+)" (\d+(?:x\d+)*)', listed)
+    zeros = {key: np.zeros(tuple(map(int, sides.split("x"))), np.float32) for key, sides in shapes}
+    save_file(zeros, folder / name)
+
+
+class _Command:
+    """Runs a command when its pickle is read by who trusts it."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("true",)
 
 
 def _content(content: bytes) -> Callable[..., None]:
     def write(folder: Path, patch: object, names: Names, name: str) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
+        # What is replaced may be a link to the bundled model's own.
+        (folder / name).unlink(missing_ok=True)
         (folder / name).write_bytes(content)
 
     return write
@@ -172,7 +195,7 @@ def _carries_other(folder: Path, patch: object, names: Names) -> None:
 
 
 def _carries_model(folder: Path, patch: object, names: Names, name: str) -> None:
-    plan = _plan(_mini().fingerprint)
+    plan = _plan("0123456789abcdef")
     plan["numerics"]["model"] = name
     _gif(folder, json.dumps(plan))
 
@@ -249,7 +272,12 @@ def _engine(folder: Path, patch: object, names: Names) -> None:
 
 _VALUE = r"(.+)"
 _SCENES: dict[str, Callable[..., None]] = {
-    rf'(model/\S+\.json) has "(\w+)": {_VALUE}': _has_key,
+    rf'((?:model|sd)/\S+\.json) has "(\w+)": {_VALUE}': _has_key,
+    r"sd is a diffusers folder": lambda *arguments: None,  # it is made above
+    rf"(\S+) is the JSON {_VALUE}": _json,
+    r'(\S+) holds ("[^$]+)': _tensors,
+    r"(\S+) is a pickle": _content(pickle.dumps({"epoch": 5}, 2)),
+    r"(\S+) is a pickle that runs a command": _content(pickle.dumps({"a": _Command()}, 2)),
     r"(\S+) is no UTF-8": _content("0: a corgi caf\xe9".encode("latin-1")),
     r"(\S+) is longer than 64 MiB": _long,
     r"(\S+) is an? (?:empty )?folder": _folder,

@@ -1,4 +1,4 @@
-"""A model folder to damage: the bundled model without what other precisions need."""
+"""Folders to damage: the bundled model without what other precisions need, and as a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ def slim_model(folder: Path) -> None:
     graphs = {stage: manifest["graphs"][stage] for stage in GRAPHS}
     sources = {_CONFIG: manifest["sources"][_CONFIG]}
     edit_json(folder / MANIFEST, graphs=graphs, sources=sources)
+
+
+def slim_checkpoint(folder: Path) -> None:
+    """Makes a folder that holds the bundled model as diffusers has it, its weights as links."""
+    source = find_model("mini")
+    ignored = shutil.ignore_patterns("*.onnx", "*.md", MANIFEST, "*.safetensors")
+    shutil.copytree(source, folder, ignore=ignored)
+    for weights in source.glob("*/*.safetensors"):
+        (folder / weights.relative_to(source)).symlink_to(weights)
 
 
 def edit_json(path: Path, **values: object) -> None:

@@ -17,6 +17,7 @@ from giffusion.engine.samplers.config import Config
 from giffusion.engine.schedule import NoiseSchedule
 from giffusion.engine.settings import RenderSettings, parse_fps, parse_size
 from giffusion.server.cli import MAX_MESSAGE, main
+from tests.catalogue.slim import slim_checkpoint
 
 MAX_LENGTH = 400
 LONG = "eulr" * 2_500_000
@@ -104,6 +105,17 @@ LINES = [
     ["build", LONG],
     ["build", "mini", "--device", LONG],
     ["build", "mini", "--batch", LONG],
+    ["export", LONG, "-o", "out"],
+    ["export", "film.txt", "-o", LONG],
+    *(
+        ["export", "sd", "-o", "out", f"--{option}", LONG]
+        for option in ("lora", "embedding", "decoder", "dtype", "prediction", "graphs")
+    ),
+    ["convert", LONG, "-o", "a.safetensors"],
+    ["convert", "film.txt", "-o", LONG],
+    ["models", LONG],
+    ["models", "add", LONG],
+    ["models", "rm", LONG],
     ["engines", LONG],
     ["engines", "rm", LONG],
 ]
@@ -119,6 +131,8 @@ def test_the_command_line_stays_short(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIFFUSION_CACHE", str(tmp_path))
     Path("film.txt").write_text("0: a corgi", "utf-8")
+    if "sd" in line:
+        slim_checkpoint(Path("sd"))
     try:
         code = main(line)
     except SystemExit as stop:  # argparse's own way out

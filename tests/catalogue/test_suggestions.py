@@ -17,6 +17,7 @@ from giffusion.engine.encode import choose_encoder, output_format
 from giffusion.engine.encode.encoders import AUTO
 from giffusion.engine.encode.formats import FORMATS
 from giffusion.engine.errors import GiffusionError
+from giffusion.engine.model import GRAPH_DTYPES
 from giffusion.engine.prompts import OPTIONS, parse_prompts
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.runtimes import PRECISIONS, open_runtime, runtime_names
@@ -26,6 +27,8 @@ from giffusion.engine.samplers.config import _CLASSES
 from giffusion.engine.schedule import PREDICTION_TYPES, TIMESTEP_SPACINGS, NoiseSchedule
 from giffusion.engine.schedule_text import VARIABLES
 from giffusion.engine.settings import BLENDS, RenderSettings
+from giffusion.export.model import check_dtypes
+from giffusion.export.originals.variants import PREDICTIONS, check_prediction
 from giffusion.models import bundled_models, find_model
 from giffusion.server.cli import _parsers, main
 
@@ -75,6 +78,8 @@ NAMES: dict[str, tuple[Iterable[str], Use]] = {
     "runtime": ((AUTO, *runtime_names()), open_runtime),
     "precision": (PRECISIONS, lambda name: open_runtime("onnxruntime", name)),
     "package": (PACKAGES, TensorRtPackage),
+    "type of graphs": (GRAPH_DTYPES, lambda name: check_dtypes(["fp32", name])),
+    "prediction type of a file": (PREDICTIONS, check_prediction),
     "setting of a plan": (
         [field.name for field in fields(RenderSettings)],
         lambda name: RenderRecord.from_json(_plan({name: 1})),
@@ -111,8 +116,14 @@ def test_a_samplers_other_name_is_suggested() -> None:
             canonical_sampler(wrong)
 
 
-ACTIONS = ("ls", "rm", "verify")
-OPTIONS_OF_ACTIONS = [("ls", "--json"), ("rm", "--all"), ("verify", "--model")]
+ACTIONS = {"engines": ("ls", "rm", "verify"), "models": ("ls", "add", "rm", "verify")}
+OPTIONS_OF_ACTIONS = [
+    ("engines ls", "--json"),
+    ("engines rm", "--all"),
+    ("engines verify", "--model"),
+    ("models ls", "--json"),
+    ("models add", "--name"),
+]
 
 
 def options() -> Iterator[tuple[str, str]]:
@@ -121,7 +132,7 @@ def options() -> Iterator[tuple[str, str]]:
         if command != "engines":
             for option in re.findall(r"(?m)^  (?:-.*, )?(--[a-z][a-z-]*)", parser.format_help()):
                 yield command, option
-    yield from ((f"engines {action}", option) for action, option in OPTIONS_OF_ACTIONS)
+    yield from OPTIONS_OF_ACTIONS
 
 
 def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -135,7 +146,14 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_options_are_suggested(
     command: str, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    required = {"render": ["-o", "out.mp4"], "build": ["mini"], "inspect": ["out.mp4"]}
+    required = {
+        "render": ["-o", "out.mp4"],
+        "build": ["mini"],
+        "inspect": ["out.mp4"],
+        "export": ["sd", "-o", "out"],
+        "convert": ["a.ckpt", "-o", "a.safetensors"],
+        "models add": ["model"],
+    }
     begin = [*command.split(), *required.get(command, [])]
     for wrong in misspelled(option):
         assert f"did you mean '{option}'?" in refusal([*begin, wrong], capsys)
@@ -147,10 +165,14 @@ def test_commands_are_suggested(command: str, capsys: pytest.CaptureFixture[str]
         assert f"did you mean '{command}'?" in refusal([wrong], capsys)
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-def test_actions_are_suggested(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "action"), [(name, action) for name, all_ in ACTIONS.items() for action in all_]
+)
+def test_actions_are_suggested(
+    command: str, action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     for wrong in misspelled(action):
-        assert f"did you mean '{action}'?" in refusal(["engines", wrong], capsys)
+        assert f"did you mean '{action}'?" in refusal([command, wrong], capsys)
 
 
 def test_options_of_the_program_are_suggested(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import LatentConsistencyModelPipeline
 from diffusers.models.embeddings import get_timestep_embedding
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from giffusion.engine.batch import DenoiseBatch, sampler_steps, sinusoid
+from giffusion.engine.batch import (
+    DenoiseBatch,
+    guidance_embed,
+    sampler_steps,
+    sinusoid,
+    size_ids,
+)
 from giffusion.engine.conditioning import Condition
 from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.model import load_model
 from giffusion.engine.noise import initial_noise, step_noise
+from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.sampler_names import SAMPLERS
 from giffusion.engine.sampling import sampler_table
-from giffusion.engine.scheduler import FrameTask, Slot
+from giffusion.engine.scheduler import FrameTask, Move, Slot
 from giffusion.models import find_model
+from tests.engine.runtimes.cuda.simulated_cuda import SimulatedRuntime
 
 MODEL = load_model(find_model("mini"))
 LATENT = (4, 8, 4)
@@ -214,3 +224,79 @@ def test_the_sinusoid_is_that_of_diffusers(dim: int, shift: float, flip: bool) -
     got = sinusoid(timesteps, dim, flip_sin_to_cos=flip, freq_shift=shift)
     # Theirs has float32 angles: rounded at 999, they are off by up to 6e-5.
     np.testing.assert_allclose(got, expected.numpy(), rtol=0, atol=2e-4)
+
+
+OTHER = replace(MODEL, manifest=replace(MODEL.manifest, pooled_dim=7, guidance_dim=16))
+"""A model that takes what SDXL and LCM take besides."""
+
+
+def other_batch(num_rows: int = 6, runtime: Runtime | None = None) -> DenoiseBatch:
+    runtime = runtime or FakeRuntime()
+    return DenoiseBatch(OTHER, runtime, size=(32, 64), num_rows=num_rows)
+
+
+def other_condition(seed: int, mix: list[float], guidance: float) -> Condition:
+    pooled = initial_noise(seed + 2000, (len(mix), 7))
+    return replace(condition(seed, mix), pooled=pooled, guidance=guidance)
+
+
+def test_size_ids_are_of_a_picture_that_was_not_cropped() -> None:
+    assert size_ids((1024, 768)).tolist() == [768, 1024, 0, 0, 768, 1024]
+    batch = other_batch(3)
+    ids = batch.graph.read("size_ids")
+    assert ids.dtype == np.float32
+    np.testing.assert_array_equal(ids, [[64, 32, 0, 0, 64, 32]] * 3)
+
+
+def test_what_frames_bring_besides_is_loaded_into_their_rows_and_slot() -> None:
+    batch, steps = other_batch(), sampler_steps(MODEL, "lcm", 4)
+    first, second = other_condition(1, [-3, 4], 4.0), other_condition(2, [1], 1.5)
+    batch.load(slot(2, (1, 3), 4), first, steps, seed=9)
+    batch.load(slot(0, (4,), 4), second, steps, seed=9)
+    pooled, embeds = batch.graph.read("pooled"), batch.graph.read("guidance_embed")
+    np.testing.assert_array_equal(pooled[[1, 3]], first.pooled)
+    np.testing.assert_array_equal(pooled[[4]], second.pooled)
+    assert not pooled[[0, 2, 5]].any()
+    np.testing.assert_array_equal(embeds[2], guidance_embed(4.0, 16))
+    np.testing.assert_array_equal(embeds[0], guidance_embed(1.5, 16))
+    assert not embeds[[1, 3, 4, 5]].any()
+
+
+def test_what_frames_bring_moves_with_them() -> None:
+    runtime = SimulatedRuntime(batches=(3, 6))
+    batch, steps = other_batch(runtime=runtime), sampler_steps(MODEL, "euler_ads", 4)
+    start = other_condition(1, [-3, 4], 4.0)
+    before = slot(5, (1, 4), 4, frame=3)
+    batch.load(before, start, steps, seed=9)
+    walk(batch, [before])
+    names = ("state", "guidance_embed", "cond", "pooled")
+    state, embed, cond, pooled = (batch.graph.read(name) for name in names)
+    after = Slot(0, (1, 2), before.task, before.step)
+    batch.resize(3, [Move(after, 5, (1, 4))])
+    np.testing.assert_array_equal(batch.graph.read("state", 0), state[5])
+    np.testing.assert_array_equal(batch.graph.read("guidance_embed", 0), embed[5])
+    for name, rows in (("cond", cond), ("pooled", pooled)):
+        np.testing.assert_array_equal(batch.graph.read(name)[[1, 2]], rows[[1, 4]])
+    np.testing.assert_array_equal(batch.graph.read("size_ids"), [size_ids((32, 64))] * 3)
+    # From there on it is the frame that it would have been.
+    still = other_batch()
+    other = slot(5, (1, 4), 4, frame=3)
+    still.load(other, start, steps, seed=9)
+    for _ in range(4):
+        expected = walk(still, [other])[5]
+    for _ in range(3):
+        got = walk(batch, [after])[0]
+    np.testing.assert_array_equal(got, expected)
+    runtime.close()
+
+
+@pytest.mark.parametrize("dim", [16, 256, 512])
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 1.5, 7.5, 8.0, 14.25])
+def test_the_guidances_sinusoid_is_that_of_diffusers(guidance: float, dim: int) -> None:
+    theirs = LatentConsistencyModelPipeline.get_guidance_scale_embedding
+    expected = theirs(None, torch.tensor([guidance - 1], dtype=torch.float64), dim, torch.float64)
+    got = guidance_embed(guidance, dim)
+    assert got.dtype == np.float32
+    # Theirs has float32 frequencies.
+    angle = 1000 * max(1, abs(guidance - 1))
+    np.testing.assert_allclose(got, expected[0].numpy(), rtol=0, atol=4e-7 * angle)

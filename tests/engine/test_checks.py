@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -128,3 +129,17 @@ def test_what_passes_has_a_walk_on_every_frame(
     else:
         for plan in timeline:
             assert len(sampler_steps(MODEL, sampler, plan.steps, plan.strength).scales) >= 1
+
+
+def test_a_model_that_guides_needs_no_row_for_the_negative() -> None:
+    guides = replace(MODEL, manifest=replace(MODEL.manifest, guidance_dim=256))
+    settings = RenderSettings(guidance=8.0, negative="fog")
+    timeline = Timeline.from_text("0: a | b | c", settings)
+    check_job(guides, timeline, settings, batch=3)
+    with pytest.raises(SettingsError, match="batch 3 has fewer rows than a frame needs, 4"):
+        check_job(MODEL, timeline, settings, batch=3)
+    # At a guidance above 1, where another model needs no sum of the weights.
+    timeline = Timeline.from_text("0: a::3 | b::-1\n8: a::-3 | b", settings)
+    check_job(MODEL, timeline, settings, batch=3)
+    with pytest.raises(SettingsError, match="sum"):
+        check_job(guides, timeline, settings, batch=3)

@@ -24,11 +24,12 @@ SETTINGS = RenderSettings(guidance=4.0, negative="grey")
 class Embedder:
     """Embeds a text as noise of its own, the same array each time, as the engine's cache does."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, ...] = (5, 6)) -> None:
         self.known: dict[str, NDArray[np.float32]] = {}
+        self._shape = shape
 
     def __call__(self, text: str) -> NDArray[np.float32]:
-        return self.known.setdefault(text, initial_noise(sum(text.encode()), (5, 6)))
+        return self.known.setdefault(text, initial_noise(sum(text.encode()), self._shape))
 
 
 def open_job(
@@ -176,3 +177,55 @@ def test_a_key_frames_noise_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> No
     for plan in timeline:
         conditioner.condition(plan)
     assert len(drawn) == len({*drawn}) == num_keys
+
+
+def pooling(settings: RenderSettings, *, zero_negative: bool) -> tuple[Conditioner, Embedder]:
+    """A conditioner of a model that pools, and what it pools with."""
+    pool = Embedder((7,))
+    embed = Embedder()
+    made = Conditioner(settings, embed, LATENT, pool=pool, zero_negative=zero_negative)
+    return made, pool
+
+
+def test_pooled_embeddings_are_blended_as_the_others_are() -> None:
+    timeline, conditioner, _ = open_job("0: a dog | x\n10: a lion | x")
+    assert conditioner.condition(timeline[0]).pooled is None
+    conditioner, pool = pooling(SETTINGS, zero_negative=False)
+    plan = timeline[4]
+    pooled = conditioner.condition(plan).pooled
+    blend = slerp if SETTINGS.embeddings == "slerp" else lerp
+    expected = [pool("grey"), blend(pool("a dog"), pool("a lion"), 0.4), pool("x")]
+    assert pooled is not None
+    assert pooled.dtype == np.float32
+    np.testing.assert_array_equal(pooled, expected)
+
+
+@pytest.mark.parametrize("zero_negative", [True, False])
+def test_only_an_empty_negative_prompt_is_zeros(zero_negative: bool) -> None:
+    """A prompt that fades in or out does so from the empty prompt, which is encoded."""
+    settings = replace(SETTINGS, negative="", embeddings="lerp")
+    timeline = Timeline(parse_prompts("0: a --neg fog\n4: a | b"), settings)
+    conditioner, pool = pooling(settings, zero_negative=zero_negative)
+    plan = timeline[1]
+    assert [(row.prompt.start, row.prompt.end) for row in plan.rows] == [
+        ("fog", ""),
+        ("a", "a"),
+        ("", "b"),
+    ]
+    condition = conditioner.condition(plan)
+    assert condition.pooled is not None
+    for rows, embed in ((condition.prompt_embeds, Embedder()), (condition.pooled, pool)):
+        empty = embed("")
+        end = np.zeros_like(empty) if zero_negative else empty
+        np.testing.assert_array_equal(rows[0], lerp(embed("fog"), end, 0.25))
+        np.testing.assert_array_equal(rows[1], embed("a"))
+        np.testing.assert_array_equal(rows[2], lerp(empty, embed("b"), 0.25))
+    condition = conditioner.condition(timeline[4])
+    assert condition.prompt_embeds[0].any() != zero_negative
+
+
+def test_the_guidance_of_a_frame_is_its_plans() -> None:
+    settings = replace(SETTINGS, guidance="0:(2), 4:(10)")
+    timeline, conditioner, _ = open_job("0: a\n4: b", settings)
+    found = [conditioner.condition(plan).guidance for plan in timeline]
+    assert found == [2, 4, 6, 8, 10]

@@ -112,7 +112,7 @@ def test_rows_between_two_keys() -> None:
     guided = condition_rows(start, end, 0.25, 4.0)
     # The mean weight is 2 all the way: 1 - 4 · 2 is left for the negative.
     assert guided == [
-        ConditionRow(PromptBlend("x", "grey"), -7.0),
+        ConditionRow(PromptBlend("x", "grey"), -7.0, is_negative=True),
         ConditionRow(PromptBlend("a", "c"), 4 * 0.875),
         ConditionRow(PromptBlend("b", ""), 4 * 1.125),
     ]

@@ -22,6 +22,7 @@ from giffusion.engine.settings import MAX_SIDE
 from giffusion.models import find_model
 
 MINI = find_model("mini")
+REMOVED = object()
 SCHEDULER = "scheduler/scheduler_config.json"
 
 
@@ -40,9 +41,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def change(path: Path, **entries: Any) -> None:
-    """Sets keys of a JSON file; None removes one."""
+    """Sets keys of a JSON file; `REMOVED` removes one."""
     changed = json.loads(path.read_text()) | entries
-    path.write_text(json.dumps({key: v for key, v in changed.items() if v is not None}))
+    path.write_text(json.dumps({key: v for key, v in changed.items() if v is not REMOVED}))
 
 
 def refusal(folder: Path) -> str:
@@ -66,7 +67,8 @@ def test_the_bundled_models_manifest_names_its_own_files() -> None:
     model = load_model(MINI)
     files = {MINI / f"{name}.onnx": digest for name, digest in model.manifest.graphs.items()}
     files |= {MINI / source: digest for source, digest in model.manifest.sources.items()}
-    assert len(files) == len(graph_names()) + 5
+    assert len(files) == len(graph_names()) + len(model.manifest.sources)
+    assert {"unet/config.json", "tokenizer/tokenizer.json"} < model.manifest.sources.keys()
     for path, digest in files.items():
         assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, path
 
@@ -126,7 +128,7 @@ def test_a_diffusers_folder_that_was_not_exported(folder: Path) -> None:
     (folder / MANIFEST).unlink()
     message = refusal(folder)
     assert message.startswith(f"{folder} is not a model folder: it has no giffusion.json")
-    assert message.endswith(f"`python -m giffusion.export {folder}`")
+    assert message.endswith(f"`giffusion export {folder} -o DIR`")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"format": 1,}'])
@@ -141,10 +143,12 @@ def test_a_manifest_that_is_a_folder(folder: Path) -> None:
     assert refusal(folder).startswith(f"{folder / MANIFEST} cannot be read: ")
 
 
-@pytest.mark.parametrize("content", ["[]", "null", '"mini"', "{}", '{"format": 2}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "null", '"mini"', "{}", '{"format": 1}', '{"format": 3}']
+)
 def test_a_manifest_of_another_format(folder: Path, content: str) -> None:
     (folder / MANIFEST).write_text(content)
-    expected = f"{folder / MANIFEST} is not of format 1: export the model again"
+    expected = f"{folder / MANIFEST} is not of format 2: export the model again"
     assert refusal(folder) == expected
 
 
@@ -152,8 +156,8 @@ def test_a_manifest_of_another_format(folder: Path, content: str) -> None:
     ("entries", "wrong"),
     [
         ({"colour": "red"}, "colour"),
-        ({"time_dim": None}, "time_dim"),
-        ({"time_dim": None, "colour": 1}, "colour, time_dim"),
+        ({"time_dim": REMOVED}, "time_dim"),
+        ({"time_dim": REMOVED, "colour": 1}, "colour, time_dim"),
     ],
 )
 def test_a_manifest_with_other_keys(folder: Path, entries: dict[str, Any], wrong: str) -> None:
@@ -162,10 +166,18 @@ def test_a_manifest_with_other_keys(folder: Path, entries: dict[str, Any], wrong
     assert refusal(folder) == expected
 
 
-@pytest.mark.parametrize("size", [128, [128], [128, 128, 3], "128x128", [128.5, 128]])
+@pytest.mark.parametrize("size", [128, [128], [128, 128, 3], "128x128", [128.5, 128], [True, 1]])
 def test_a_manifest_without_a_size(folder: Path, size: object) -> None:
     change(folder / MANIFEST, size=size)
-    expected = f"{folder / MANIFEST} has the size {size!r}: expected [width, height]"
+    expected = f"{folder / MANIFEST} has size {size!r}: expected a list of whole numbers; export"
+    assert refusal(folder).startswith(expected)
+
+
+@pytest.mark.parametrize("name", ["pad_token_ids", "text_dims"])
+@pytest.mark.parametrize("value", [1, [], ["1"], [1.0], {"1": 1}, "1"])
+def test_a_list_of_a_manifest_that_is_none(folder: Path, name: str, value: object) -> None:
+    change(folder / MANIFEST, **{name: value})
+    expected = f"{folder / MANIFEST} has {name} {value!r}: expected a list of whole numbers; export"
     assert refusal(folder).startswith(expected)
 
 
@@ -234,11 +246,65 @@ def test_a_file_that_was_changed_since_the_export_is_refused(folder: Path, name:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("num_tokens", "24"), ("graphs", []), ("flip_sin_to_cos", 1)]
+    ("key", "value", "expected"),
+    [
+        ("name", 3, "a text"),
+        ("size_multiple", 32.0, "a whole number"),
+        ("num_tokens", "24", "a whole number"),
+        ("pooled_dim", "1280", "a whole number or null"),
+        ("zero_negative", "no", "true or false"),
+        ("token_vectors", [], "an object of whole numbers"),
+        ("time_dim", [], "a whole number"),
+        ("guidance_dim", 1.5, "a whole number or null"),
+        ("flip_sin_to_cos", 1, "true or false"),
+        ("freq_shift", "0", "a number"),
+        ("graphs", [], "an object of texts"),
+        ("sources", "", "an object of texts"),
+        ("origin", 0, "an object of texts"),
+    ],
 )
-def test_a_manifest_entry_of_another_type_is_refused(folder: Path, key: str, value: object) -> None:
+def test_a_manifest_entry_of_another_type_is_refused(
+    folder: Path, key: str, value: object, expected: str
+) -> None:
     change(folder / MANIFEST, **{key: value})
-    assert f"has {key} {value!r}: expected " in refusal(folder)
+    message = f"{folder / MANIFEST} has {key} {value!r}: expected {expected}; export it again"
+    assert refusal(folder) == message
+
+
+@pytest.mark.parametrize(
+    ("pooled", "guidance"), [(None, None), (1280, None), (None, 256), (1280, 256)]
+)
+def test_what_other_models_take_is_in_their_specs(pooled: int | None, guidance: int | None) -> None:
+    manifest = replace(
+        load_model(MINI).manifest, text_dims=(768, 1280), pooled_dim=pooled, guidance_dim=guidance
+    )
+    assert manifest.prompt_dim == 2048
+    shapes = {t.name: t.shape for t in graph_spec(manifest, "denoise").inputs}
+    assert shapes["cond"] == ("rows", 24, 2048)
+    assert shapes.get("pooled") == (pooled and ("rows", pooled))
+    assert shapes.get("size_ids") == (pooled and ("rows", 6))
+    assert shapes.get("guidance_embed") == (guidance and ("slots", guidance))
+    text = graph_spec(manifest, "text")
+    two = pooled is not None
+    assert [t.name for t in text.inputs] == ["input_ids", *["input_ids_2"] * two]
+    assert [t.name for t in text.outputs] == ["prompt_embeds", *["pooled"] * two]
+    assert replace(load_model(MINI), manifest=manifest).guides == (guidance is not None)
+
+
+def test_a_decoder_of_its_own_is_what_pictures_depend_on() -> None:
+    manifest = load_model(MINI).manifest
+    weights = "decoder/diffusion_pytorch_model.safetensors"
+    other = replace(manifest, sources=manifest.sources | {weights: "0"})
+    differ = {n for n in graph_names() if manifest.graph_digest(n) != other.graph_digest(n)}
+    assert differ == {name for name in graph_names() if name.startswith("decode")}
+
+
+def test_where_a_model_was_made_of_is_not_its_content() -> None:
+    model = load_model(MINI)
+    moved = replace(model.manifest, name="other", origin={"a.ckpt": "0" * 64})
+    assert replace(model, manifest=moved).fingerprint == model.fingerprint
+    guided = replace(model.manifest, guidance_dim=256)
+    assert replace(model, manifest=guided).fingerprint != model.fingerprint
 
 
 @pytest.mark.parametrize(

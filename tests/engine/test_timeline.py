@@ -36,6 +36,10 @@ def row(start: str, end: str, weight: float) -> ConditionRow:
     return ConditionRow(PromptBlend(start, end), weight)
 
 
+def negative(start: str, end: str, weight: float) -> ConditionRow:
+    return ConditionRow(PromptBlend(start, end), weight, is_negative=True)
+
+
 def approx_rows(plan: FramePlan) -> list[tuple[str, str, object]]:
     """The rows, comparable with those of a plan up to rounding."""
     return [(r.prompt.start, r.prompt.end, pytest.approx(r.weight)) for r in plan.rows]
@@ -102,9 +106,9 @@ def test_plan_carries_the_settings() -> None:
 
 
 def test_rows_with_guidance() -> None:
-    assert timeline("0: a")[0].rows == (row("grey", "grey", -4.0), row("a", "a", 5.0))
+    assert timeline("0: a")[0].rows == (negative("grey", "grey", -4.0), row("a", "a", 5.0))
     halfway = timeline("0: a\n4: b --neg dark")[2]
-    assert halfway.rows == (row("grey", "dark", -4.0), row("a", "b", 5.0))
+    assert halfway.rows == (negative("grey", "dark", -4.0), row("a", "b", 5.0))
 
 
 def test_rows_without_guidance_are_the_prompts_alone() -> None:
@@ -122,7 +126,7 @@ def test_rows_without_guidance_are_the_prompts_alone() -> None:
 def test_composed_prompts_are_weighed_by_their_number() -> None:
     plan = timeline("0: a::1.5 | b::-0.5", replace(GUIDED, guidance=4.0))[0]
     # g_j = g · w_j / N, and the negative row takes the rest.
-    assert plan.rows == (row("grey", "grey", -1.0), row("a", "a", 3.0), row("b", "b", -1.0))
+    assert plan.rows == (negative("grey", "grey", -1.0), row("a", "a", 3.0), row("b", "b", -1.0))
 
 
 def test_missing_parts_fade_as_the_empty_prompt() -> None:
@@ -138,7 +142,7 @@ def test_missing_parts_fade_as_the_empty_prompt() -> None:
 
 
 def test_rows_of_weight_zero_are_left_out() -> None:
-    assert timeline("0: a | b::0")[0].rows == (row("grey", "grey", -1.5), row("a", "a", 2.5))
+    assert timeline("0: a | b::0")[0].rows == (negative("grey", "grey", -1.5), row("a", "a", 2.5))
     # 1 - g · w = 0: nothing is left for the negative row.
     assert timeline("0: a::0.2")[0].rows == (row("a", "a", 1.0),)
     zero = timeline("0: a | b::0.5\n2: a | b::-0.5")[1]
@@ -435,7 +439,7 @@ def test_a_loop_ends_where_it_begins() -> None:
     opened = timeline(text + "\n16: a --seed 4", GUIDED)
     assert list(looped) == list(opened)[:16]
     assert replace(opened[16], frame=0, time_s=0.0, from_key=0, to_key=0) == looped[0]
-    assert looped[12].rows[0] == row("dark", "grey", -4.0)
+    assert looped[12].rows[0] == negative("dark", "grey", -4.0)
 
 
 @pytest.mark.parametrize("name", ["sine", "ease", "curve"])
@@ -784,3 +788,57 @@ def test_keys_know_the_seed_only_where_it_is_certain() -> None:
     assert Timeline.from_text("0: a\n9: b", hangs).seed == 9
     first = Timeline.from_text("0: a\n(s+2): b", RenderSettings(seed="t/2 + 4"))
     assert (len(first), first.seed) == (7, 4)
+
+
+def for_a_model_that_guides(text: str, settings: RenderSettings = GUIDED) -> Timeline:
+    return timeline(text, settings).for_model(model_guides=True)
+
+
+def test_a_model_that_guides_has_no_negative_rows() -> None:
+    frames = for_a_model_that_guides("0: a\n4: b --neg fog")
+    assert frames.model_guides
+    assert [plan.guidance for plan in frames] == [5.0] * 5
+    for plan in frames:
+        assert [row.is_negative for row in plan.rows] == [False]
+        assert plan.rows[0].weight == 1
+    assert frames.prompts() == ("a", "b")
+    assert frames.max_rows == 1
+
+
+def test_a_model_that_guides_has_composed_prompts_whose_weights_sum_to_one() -> None:
+    frames = for_a_model_that_guides("0: a::3 | b\n4: a | b::3", replace(GUIDED, guidance=12.0))
+    assert approx_rows(frames[0]) == [("a", "a", 0.75), ("b", "b", 0.25)]
+    assert approx_rows(frames[4]) == [("a", "a", 0.25), ("b", "b", 0.75)]
+    for plan in frames:
+        assert sum(row.weight for row in plan.rows) == pytest.approx(1)
+    assert frames.prompts() == ("a", "b")
+
+
+def test_weights_that_sum_to_nothing_are_refused_for_a_model_that_guides() -> None:
+    # In between, on frames where no key frame is.
+    text = "0: a::3 | b::-1\n8: a::-3 | b"
+    plain = timeline(text)
+    with pytest.raises(SettingsError) as caught:
+        plain.for_model(model_guides=True)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SettingsError) as without:
+        timeline(text, UNGUIDED)
+    assert str(caught.value) == str(without.value)
+
+
+def test_a_timeline_is_itself_for_a_model_that_does_not_guide() -> None:
+    frames = timeline("0: a\n4: b")
+    assert frames.for_model(model_guides=False) is frames
+    guides = frames.for_model(model_guides=True)
+    assert guides.for_model(model_guides=True) is guides
+    assert list(guides.for_model(model_guides=False)) == list(frames)
+
+
+@given(guidance=st.floats(-5, 30) | st.sampled_from(["3*t", "0:(0), 8:(9)"]))
+def test_all_but_the_rows_of_a_plan_is_the_same_for_every_model(guidance: float | str) -> None:
+    settings = replace(GUIDED, guidance=guidance)
+    frames = timeline("0: a | b\n8: c | d::0.5", settings)
+    for plan, other in zip(frames, frames.for_model(model_guides=True), strict=True):
+        assert replace(other, rows=plan.rows) == plan
+        prompts = [row.prompt for row in plan.rows if not row.is_negative]
+        assert [row.prompt for row in other.rows] == prompts or plan.guidance == 0

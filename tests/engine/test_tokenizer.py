@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from giffusion.engine.emphasis import EmphasisError
@@ -223,3 +223,61 @@ def test_a_malformed_file(content: bytes, tmp_path: Path) -> None:
 def test_spaces_that_are_cut_are_nothing_lost() -> None:
     tokenizer = PromptTokenizer(PATH, num_tokens=NUM_TOKENS, pad_token_id=END)
     assert tokenizer.cut("a" + " a" * (NUM_TOKENS - 3) + "  ") is None
+
+
+def with_tokens(folder: Path, *names: str) -> Path:
+    """The bundled tokenizer with added tokens, as a textual inversion brings them."""
+    own = Tokenizer.from_file(str(PATH))
+    own.add_tokens([AddedToken(name, normalized=False) for name in names])
+    path = folder / "tokenizer.json"
+    own.save(str(path))
+    return path
+
+
+def open_with(path: Path, vectors: dict[str, int], num_tokens: int = NUM_TOKENS) -> PromptTokenizer:
+    return PromptTokenizer(path, num_tokens=num_tokens, pad_token_id=END, token_vectors=vectors)
+
+
+def test_a_token_of_several_vectors_becomes_all_of_them(tmp_path: Path) -> None:
+    path = with_tokens(tmp_path, "<fur>", "<fur>_1", "<fur>_2", "<one>")
+    tokenizer = open_with(path, {"<fur>": 3})
+    first = MODEL.tokenizer.encode("")  # begin and end
+    ids = tokenizer.encode("<fur>").tolist()
+    added = [PLAIN.get_vocab_size() + i for i in range(3)]
+    assert ids == [BEGIN, *added, *first[1 : NUM_TOKENS - 3].tolist()]
+    assert tokenizer.encode("a <fur> <one>").tolist().count(added[0] + 3) == 1
+    plain = tokenizer.encode("a dog").tolist()
+    assert plain == MODEL.tokenizer.encode("a dog").tolist()
+    twice = tokenizer.encode("<fur> <fur>").tolist()
+    assert [token for token in twice if token in added] == added * 2
+
+
+def test_vectors_weigh_what_their_token_weighs(tmp_path: Path) -> None:
+    path = with_tokens(tmp_path, "<fur>", "<fur>_1")
+    ids, weights = open_with(path, {"<fur>": 2}).encode_weighted("a (<fur>:1.5) dog")
+    added = PLAIN.get_vocab_size()
+    assert ids.tolist() == open_with(path, {"<fur>": 2}).encode("a <fur> dog").tolist()
+    assert [weights[ids.tolist().index(token)] for token in (added, added + 1)] == [1.5, 1.5]
+    assert sorted(set(weights.tolist())) == [1.0, 1.5]
+
+
+def test_a_row_may_end_within_a_tokens_vectors(tmp_path: Path) -> None:
+    names = ["<fur>", *(f"<fur>_{i}" for i in range(1, 8))]
+    path = with_tokens(tmp_path, *names)
+    tokenizer = open_with(path, {"<fur>": 8}, num_tokens=6)
+    added = PLAIN.get_vocab_size()
+    expected = [BEGIN, *range(added, added + 4), END]
+    assert tokenizer.encode("<fur> by the sea").tolist() == expected
+    assert tokenizer.cut("<fur> by the sea") == "<fur> by the sea"
+    fits = open_with(path, {"<fur>": 8}, num_tokens=10)
+    assert fits.cut("<fur>") is None
+    assert fits.cut("<fur> by the sea") == "by the sea"
+
+
+def test_vectors_that_the_tokenizer_lacks_are_refused(tmp_path: Path) -> None:
+    path = with_tokens(tmp_path, "<fur>", "<fur>_1")
+    with pytest.raises(ModelError) as caught:
+        open_with(path, {"<fur>": 3})
+    assert str(caught.value) == (f"{path} has 2 of the 3 tokens of '<fur>': export the model again")
+    with pytest.raises(ModelError, match="has 0 of the 2 tokens of '<hair>'"):
+        open_with(path, {"<hair>": 2})

@@ -6,10 +6,6 @@ their graphs are not traced once more.
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,78 +14,15 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from numpy.typing import NDArray
 
-from giffusion.engine.frames import Frame, PixelFormat
-from giffusion.engine.manifest import MANIFEST
-from giffusion.engine.model import Model, load_model
 from giffusion.engine.noise import initial_noise
-from giffusion.engine.pipeline import Engine
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
-from giffusion.export.manifests import sha256
-from giffusion.export.model import export_model
 from tests.export import families
+from tests.export.renders import PROMPTS, Frames, OpenModel, guided, render
 
-TRACED = {"sd2-base": "sd2", "sd-turbo": "sd2", "sdxl-turbo": "sdxl"}
-"""Families that have the graphs of another."""
-SCHEDULER = "scheduler/scheduler_config.json"
-PROMPTS = ["a red house", "a dog"]
 SHAPE = (4, families.LATENT_SIDE, families.LATENT_SIDE)
-OpenModel = Callable[[str], Model]
 # Of diffusers' Euler schedulers, about NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> OpenModel:
-    """Exports a family's model, once."""
-    home = tmp_path_factory.mktemp("families")
-
-    @cache
-    def opened(family: str) -> Model:
-        folder = home / family
-        if family in TRACED:
-            shutil.copytree(opened(TRACED[family]).folder, folder)
-            families.make(family).scheduler.save_pretrained(folder / "scheduler")
-            manifest = json.loads((folder / MANIFEST).read_text())
-            manifest["sources"][SCHEDULER] = sha256(folder / SCHEDULER)
-            (folder / MANIFEST).write_text(json.dumps(manifest))
-        else:
-            families.save(family, folder)
-            export_model(folder, dtypes=("fp32",), progress=lambda line: None)
-        return load_model(folder)
-
-    return opened
-
-
-@pytest.fixture(scope="module")
-def onnxruntime(open_cpu: Callable[[str, str], Runtime]) -> Runtime:
-    return open_cpu("onnxruntime", "fp32")
-
-
-class Frames:
-    """Keeps the frames of a job."""
-
-    pixel_format = PixelFormat.RGB24
-    on_device = False
-    backlog = 0
-
-    def __init__(self) -> None:
-        self.pictures: list[NDArray[np.uint8]] = []
-
-    def write(self, index: int, frame: Frame) -> None:
-        assert index == len(self.pictures)
-        assert isinstance(frame, np.ndarray)
-        self.pictures.append(frame)
-
-
-def render(model: Model, runtime: Runtime, settings: RenderSettings, batch: int = 4) -> Frames:
-    text = "\n".join(f"{frame}: {prompt} --seed {frame}" for frame, prompt in enumerate(PROMPTS))
-    timeline, frames = Timeline.from_text(text, settings), Frames()
-    with Engine(model, runtime, batch=batch) as engine:
-        engine.submit("job", timeline, settings, frames)
-        engine.run()
-    return frames
 
 
 def render_by_diffusers(pipeline: Any, settings: RenderSettings) -> NDArray[np.float32]:
@@ -113,10 +46,6 @@ def assert_same(frames: Frames, expected: NDArray[np.float32]) -> None:
     assert expected.std() > 0.005
     # Rounding to bytes, and at most a level where the two sums round apart.
     assert difference <= 0.52, f"largest difference {difference} of 255"
-
-
-def guided(sampler: str, **changes: Any) -> RenderSettings:
-    return RenderSettings(**{"sampler": sampler, "steps": 4, "guidance": 4.0} | changes)
 
 
 @pytest.mark.parametrize(

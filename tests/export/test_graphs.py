@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers.configuration_utils import FrozenDict
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS
-from giffusion.engine.model import Model, graph_spec
+from giffusion.engine.contract import (
+    STATE_ROWS,
+    TABLE_COLUMNS,
+    decode_spec,
+    denoise_spec,
+    encode_spec,
+    text_spec,
+)
 from giffusion.export.graphs import (
     DecodeGraph,
     DenoiseGraph,
     EncodeGraph,
     TextGraph,
     _sum_rows,
+    example_axes,
     example_inputs,
 )
 from giffusion.export.nv12 import nv12
@@ -194,10 +201,27 @@ class _Identity(nn.Module):
 
     def __init__(self, scaling_factor: float) -> None:
         super().__init__()
-        self.config, self.dtype = SimpleNamespace(scaling_factor=scaling_factor), torch.float32
+        self.config = FrozenDict(scaling_factor=scaling_factor)
+        self.dtype = torch.float32
 
     def decode(self, latents: Tensor, *, return_dict: bool) -> tuple[Tensor]:
         return (latents,)
+
+
+def test_latents_with_a_mean_and_a_deviation_a_channel_come_back(vae: Any) -> None:
+    """Autoencoders such as Playground v2.5's keep both; the formulas are the pipelines'."""
+    mean, std = [0.5, -1.0, 0.25, 2.0], [2.0, 0.5, 1.5, 3.0]
+    factor = vae.config.scaling_factor
+    shape = (1, CHANNELS, 1, 1)
+    plain, changed = copy.deepcopy(vae), copy.deepcopy(vae)
+    changed.register_to_config(latents_mean=mean, latents_std=std)
+    rgb = torch.randint(0, 256, (1, 16, 24, 3), generator=torch.Generator().manual_seed(4))
+    unscaled = EncodeGraph(plain)(rgb.to(torch.uint8)) / factor
+    expected = (unscaled - torch.tensor(mean).view(shape)) * factor / torch.tensor(std).view(shape)
+    latents = EncodeGraph(changed)(rgb.to(torch.uint8))
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-6)
+    (back, _), (right, _) = DecodeGraph(changed)(latents), DecodeGraph(plain)(unscaled * factor)
+    assert (back.int() - right.int()).abs().max() <= 1
 
 
 def test_encode_is_the_pipelines_mode_scaled(vae: Any) -> None:
@@ -210,33 +234,32 @@ def test_encode_is_the_pipelines_mode_scaled(vae: Any) -> None:
     torch.testing.assert_close(result, latents * vae.config.scaling_factor, rtol=1e-4, atol=1e-6)
 
 
-def test_example_inputs_are_those_of_the_contract(mini: Model, unet: Any, vae: Any) -> None:
-    graphs = {
-        "text": TextGraph(nn.Identity()),
-        "denoise": DenoiseGraph(copy.deepcopy(unet)),
-        "decode": DecodeGraph(vae),
-        "encode": EncodeGraph(vae),
-    }
-    manifest = mini.manifest
-    for stage, graph in graphs.items():
-        inputs = example_inputs(
-            graph,
-            num_tokens=manifest.num_tokens,
-            prompt_dim=manifest.prompt_dim,
-            time_dim=manifest.time_dim,
-            side=4,
-        )
-        axes = {"slots": 3, "rows": 4, "images": 2, "prompts": 2, "h": 4, "w": 4}
-        expected = {
-            tensor.name: (tensor.resolve(axes), tensor.dtype)
-            for tensor in graph_spec(manifest, stage).inputs
-        }
+SPECS = [
+    text_spec(24, 192),
+    text_spec(77, 2048, pooled_dim=1280),
+    denoise_spec(24, 192, 64),
+    denoise_spec(77, 2048, 320, pooled_dim=1280),
+    denoise_spec(77, 768, 320, guidance_dim=256),
+    decode_spec(),
+    encode_spec(),
+]
+
+
+@pytest.mark.parametrize("side", [4, 16])
+def test_example_inputs_are_those_of_the_contract(side: int) -> None:
+    for spec in SPECS:
+        inputs, again = (example_inputs(spec, side=side) for _ in range(2))
+        axes = example_axes(side)
+        expected = {tensor.name: (tensor.resolve(axes), tensor.dtype) for tensor in spec.inputs}
         got = {
             name: (tuple(value.shape), str(value.dtype).removeprefix("torch."))
             for name, value in inputs.items()
         }
         assert list(got) == list(expected)
         assert got == expected
+        assert all(torch.equal(value, again[name]) for name, value in inputs.items())
+        # A sum over rows that are all alike would hide which row went where.
+        assert all(value.float().std() > 0 for name, value in inputs.items() if name != "size_ids")
 
 
 def test_idle_rows_in_between_change_nothing() -> None:

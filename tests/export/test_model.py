@@ -1,4 +1,4 @@
-"""Export of whole folders: the bundled one again, a small one of other kinds, and refusals."""
+"""Export of whole folders: the bundled one again, small ones of every kind, and refusals."""
 
 from __future__ import annotations
 
@@ -16,30 +16,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from giffusion.engine.contract import GraphSpec
 from giffusion.engine.embedder import PromptEmbedder
-from giffusion.engine.errors import ModelError
-from giffusion.engine.frames import Frame, PixelFormat
+from giffusion.engine.errors import ModelError, SettingsError
 from giffusion.engine.manifest import MANIFEST
 from giffusion.engine.model import GRAPHS, Model, graph_names, load_model
-from giffusion.engine.noise import initial_noise
-from giffusion.engine.pipeline import Engine
-from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes.base import Runtime
-from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
-from giffusion.export.__main__ import main
 from giffusion.export.model import export_model
+from tests.export import families
+from tests.export.renders import OpenModel
 
 MAX_BUNDLED_BYTES = 30_000_000
 MAX_OWN_BYTES = 1_000_000
@@ -49,28 +37,23 @@ ELEMENT_TYPES = {
     onnx.TensorProto.INT32: "int32",
     onnx.TensorProto.UINT8: "uint8",
 }
-AGAIN = ("fp32", "fp16")
+AGAIN = ("fp32",)
 GENERATED = shutil.ignore_patterns("*.onnx", MANIFEST)
 Edit = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
-def exported(mini: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """The bundled checkpoint, exported anew for CPUs and in one half precision."""
+def again(mini: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The bundled checkpoint, exported anew for CPUs."""
     folder = tmp_path_factory.mktemp("exported") / "copy"
     shutil.copytree(mini.folder, folder, ignore=GENERATED)
     lines: list[str] = []
     name = mini.manifest.name
     manifest = export_model(folder, name=name, dtypes=AGAIN, progress=lines.append)
-    assert lines == [f"copy: tracing {stage} in {dtype}" for stage in GRAPHS for dtype in AGAIN]
+    assert lines == [f"{name}: tracing {stage} in {dtype}" for stage in GRAPHS for dtype in AGAIN]
     model = load_model(folder)
     assert model.manifest == manifest
     return model
-
-
-@pytest.fixture(scope="module")
-def onnxruntime(open_cpu: Callable[[str, str], Runtime]) -> Runtime:
-    return open_cpu("onnxruntime", "fp32")
 
 
 def random_inputs(model: Model, spec: GraphSpec, axes: dict[str, int]) -> dict[str, NDArray[Any]]:
@@ -107,22 +90,22 @@ def run(model: Model, runtime: Runtime, stage: str, axes: dict[str, int]) -> NDA
     ],
 )
 def test_the_committed_graphs_are_what_export_writes(
-    mini: Model, exported: Model, onnxruntime: Runtime, stage: str, axes: dict[str, int]
+    mini: Model, again: Model, onnxruntime: Runtime, stage: str, axes: dict[str, int]
 ) -> None:
-    committed, again = (run(model, onnxruntime, stage, axes) for model in (mini, exported))
+    committed, anew = (run(model, onnxruntime, stage, axes) for model in (mini, again))
     assert committed.std() > 0.05
-    np.testing.assert_allclose(committed.astype(float), again.astype(float), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(committed.astype(float), anew.astype(float), rtol=0, atol=1e-6)
 
 
-def test_the_committed_manifest_is_what_export_writes(mini: Model, exported: Model) -> None:
+def test_the_committed_manifest_is_what_export_writes(mini: Model, again: Model) -> None:
     # The graphs' hashes depend on the tracer's version; what they are of does not.
-    texts = [json.loads((m.folder / MANIFEST).read_text()) for m in (mini, exported)]
+    texts = [json.loads((m.folder / MANIFEST).read_text()) for m in (mini, again)]
     names = [text.pop("graphs").keys() for text in texts]
     assert names == [set(graph_names()), set(graph_names(AGAIN))]
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("model", ["mini", "exported"])
+@pytest.mark.parametrize("model", ["mini", "again"])
 def test_the_manifest_names_the_files_that_are_there(
     request: pytest.FixtureRequest, model: str
 ) -> None:
@@ -157,7 +140,7 @@ def test_tensors_are_those_of_the_contract(mini: Model, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("model", "name"),
-    [("mini", n) for n in graph_names()] + [("exported", n) for n in graph_names(AGAIN)],
+    [("mini", n) for n in graph_names()] + [("again", n) for n in graph_names(AGAIN)],
 )
 def test_graphs_hold_no_trace_of_the_machine(
     request: pytest.FixtureRequest, model: str, name: str
@@ -197,178 +180,73 @@ def load_pipeline(folder: Path) -> Any:
     return pipeline.to(torch.float32)
 
 
-def test_diffusers_still_loads_the_folder(exported: Model) -> None:
-    pipeline = load_pipeline(exported.folder)
+def test_diffusers_still_loads_the_folder(again: Model) -> None:
+    pipeline = load_pipeline(again.folder)
     assert type(pipeline) is StableDiffusionPipeline
     result = pipeline("a dog", num_inference_steps=1, output_type="np").images
     assert result.shape == (1, 128, 128, 3)
 
 
-# A checkpoint of the other kinds that export takes: epsilon prediction, a full autoencoder, linear
-# projections, two layers a block, single precision, another pad token than the end token.
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("small") / "small"
-    pipeline = StableDiffusionPipeline(
-        vae=small_vae(),
-        text_encoder=small_text_encoder(),
-        tokenizer=small_tokenizer(),
-        unet=small_unet(),
-        scheduler=DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-            prediction_type="epsilon",
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(folder, safe_serialization=True)
-    with pytest.MonkeyPatch.context() as patch:
-        options = ["--name", "a small one", "--dtypes", "fp32"]
-        patch.setattr(sys, "argv", ["export", str(folder), *options])
-        assert main() == 0
-    return folder
-
-
-def small_vae() -> Any:
-    return AutoencoderKL(
-        block_out_channels=(16, 16, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=64,
-        scaling_factor=0.18215,
-    )
-
-
-def small_text_encoder() -> Any:
-    config = CLIPTextConfig(
-        vocab_size=32,
-        hidden_size=48,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=8,
-        hidden_act="gelu",
-        pad_token_id=1,
-        bos_token_id=2,
-        eos_token_id=3,
-    )
-    return CLIPTextModel(config)
-
-
-def small_tokenizer() -> Any:
-    words = ["!", "<unk>", "<s>", "</s>", "a", "red", "house", "dog", "on", "the", "moon"]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
-    )
-    kind: Any = PreTrainedTokenizerFast
-    return kind(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="!",
-        model_max_length=8,
-    )
-
-
-def small_unet() -> Any:
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(32, 64),
-        layers_per_block=2,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=48,
-        attention_head_dim=8,
-        norm_num_groups=16,
-        use_linear_projection=True,
-    )
-
-
-def test_the_small_models_manifest(small: Path) -> None:
-    manifest = load_model(small).manifest
-    assert manifest.name == "a small one"
+def test_a_manifest_has_the_widths_of_its_networks(exported: OpenModel) -> None:
+    model = exported("sd2")
+    manifest = model.manifest
+    assert manifest.name == "sd2"
     assert (manifest.size, manifest.size_multiple) == ((64, 64), 16)
-    assert (manifest.num_tokens, manifest.prompt_dim, manifest.time_dim) == (8, 48, 32)
-    assert manifest.pad_token_id == 0
+    assert (manifest.num_tokens, manifest.text_dims, manifest.time_dim) == (8, (48,), 32)
+    # SD 2 pads with another token than the end.
+    assert manifest.pad_token_ids == (0,)
+    assert (manifest.pooled_dim, manifest.guidance_dim, manifest.zero_negative) == (
+        None,
+        None,
+        False,
+    )
     for name in graph_names(["fp32"]):
-        assert (small / f"{name}.onnx").stat().st_size < MAX_OWN_BYTES
+        assert (model.folder / f"{name}.onnx").stat().st_size < MAX_OWN_BYTES
 
 
-def test_the_small_models_embeddings(small: Path, onnxruntime: Runtime) -> None:
-    embed = PromptEmbedder(load_model(small), onnxruntime).embed
-    pipeline = load_pipeline(small)
+def test_what_sdxl_and_lcm_need_besides_is_in_their_manifests(exported: OpenModel) -> None:
+    sdxl, lcm = exported("sdxl").manifest, exported("lcm").manifest
+    assert (sdxl.text_dims, sdxl.prompt_dim, sdxl.pooled_dim) == ((32, 48), 80, 40)
+    assert (sdxl.pad_token_ids, sdxl.zero_negative) == ((3, 0), True)
+    assert (sdxl.guidance_dim, lcm.guidance_dim) == (None, 32)
+    assert (lcm.pooled_dim, lcm.zero_negative) == (None, False)
+    assert "tokenizer_2/tokenizer.json" in sdxl.sources
+    assert "text_encoder_2/model.safetensors" in sdxl.sources
+
+
+@pytest.mark.parametrize("family", ["sd2", "sdxl"])
+def test_embeddings_are_those_of_diffusers(
+    exported: OpenModel, onnxruntime: Runtime, family: str
+) -> None:
+    embedder = PromptEmbedder(exported(family), onnxruntime)
+    pipeline = families.make(family)
     for prompt in ("", "a red house", "dog " * 20):
         with torch.no_grad():
-            expected = pipeline.encode_prompt(prompt, "cpu", 1, False)[0][0]
-        np.testing.assert_allclose(embed(prompt), expected.numpy(), rtol=0, atol=1e-5)
+            encoded = pipeline.encode_prompt(
+                prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
+        np.testing.assert_allclose(embedder.embed(prompt), encoded[0][0].numpy(), rtol=0, atol=1e-5)
+        assert embedder.pools == (family == "sdxl")
+        if embedder.pools:
+            pooled = encoded[2][0].numpy()
+            np.testing.assert_allclose(embedder.pool(prompt), pooled, rtol=0, atol=1e-5)
+    embedder.close()
 
 
-def test_the_small_model_renders_what_diffusers_renders(small: Path, onnxruntime: Runtime) -> None:
-    model = load_model(small)
-    settings = RenderSettings(steps=6, sampler="ddim", guidance=4.0, negative="the moon")
-    timeline = Timeline(parse_prompts("0: a red house\n1: a dog --seed 5"), settings)
-    frames = Frames()
-    with Engine(model, onnxruntime, batch=4) as engine:
-        engine.submit("job", timeline, settings, frames)
-        engine.run()
-    seeds = [plan.seeds[0] for plan in timeline]
-    noise = np.stack([initial_noise(seed, (4, 8, 8)) for seed in seeds])
-    pipeline = load_pipeline(small)
-    expected = pipeline(
-        ["a red house", "a dog"],
-        negative_prompt=["the moon"] * 2,
-        guidance_scale=4.0,
-        num_inference_steps=6,
-        latents=torch.from_numpy(noise),
-        output_type="np",
-    ).images
-    difference = np.abs(np.stack(frames.pictures) / 255 - expected)
-    # Random weights give pictures of little contrast, so rounding to bytes is all that may differ.
-    assert expected.std() > 0.02
-    assert difference.max() <= 0.51 / 255, f"largest difference {difference.max() * 255} of 255"
-
-
-def test_the_small_model_encodes_as_diffusers_does(small: Path, onnxruntime: Runtime) -> None:
-    model, axes = load_model(small), {"images": 2, "h": 4, "w": 6}
+@pytest.mark.parametrize("family", ["sd1", "sd1-tiny"])
+def test_pictures_are_encoded_as_diffusers_encodes_them(
+    exported: OpenModel, onnxruntime: Runtime, family: str
+) -> None:
+    model, axes = exported(family), {"images": 2, "h": 4, "w": 6}
     rgb = random_inputs(model, model.spec("encode"), axes)["rgb"]
-    pipeline = load_pipeline(small)
+    pipeline = families.make(family)
     pictures = pipeline.image_processor.preprocess(rgb.astype(np.float32) / 255)
     with torch.no_grad():
-        latents = pipeline.vae.encode(pictures).latent_dist.mode() * 0.18215
+        encoded = pipeline.vae.encode(pictures)
+    latents = encoded.latents if family == "sd1-tiny" else encoded.latent_dist.mode()
+    expected = latents * pipeline.vae.config.scaling_factor
     result = run(model, onnxruntime, "encode", axes)
-    np.testing.assert_allclose(result, latents.numpy(), rtol=0, atol=1e-5)
-
-
-class Frames:
-    """Keeps the frames of a job."""
-
-    pixel_format = PixelFormat.RGB24
-    on_device = False
-    backlog = 0
-
-    def __init__(self) -> None:
-        self.pictures: list[NDArray[np.uint8]] = []
-
-    def write(self, index: int, frame: Frame) -> None:
-        assert index == len(self.pictures)
-        assert isinstance(frame, np.ndarray)
-        self.pictures.append(frame)
+    np.testing.assert_allclose(result, expected.numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.fixture
@@ -414,20 +292,38 @@ def only_bin(folder: Path) -> None:
     [
         (
             changed("unet/config.json", in_channels=9),
-            "has 9 input and 4 output channels: expected 4 and 4; inpainting",
+            "has 9 input and 4 output channels: expected 4 and 4; an inpainting model is not",
         ),
         (changed("unet/config.json", in_channels=8), "has 8 input"),
         (changed("unet/config.json", out_channels=8), "and 8 output channels"),
         (
             changed("unet/config.json", addition_embed_type="text_time"),
-            "has addition_embed_type='text_time': expected none; SDXL",
+            "has no projection_class_embeddings_input_dim, addition_time_embed_dim or cross_att",
         ),
-        (changed("unet/config.json", time_cond_proj_dim=256), "time_cond_proj_dim=256"),
+        (
+            changed("unet/config.json", addition_embed_type="image"),
+            "has addition_embed_type='image': expected none or text_time; such a model is not",
+        ),
         (changed("unet/config.json", class_embed_type="timestep"), "class_embed_type='timestep'"),
+        (changed("unet/config.json", quantization_config={}), "unet is quantised: expected plain"),
         (
             changed("vae/config.json", _class_name="AutoencoderKLWan"),
-            "vae is AutoencoderKLWan: expected AutoencoderKL or AutoencoderTiny",
+            "vae is a 'AutoencoderKLWan': expected AutoencoderKL or AutoencoderTiny",
         ),
+        (changed("vae/config.json", latent_channels=16), "vae has 16 latent channels: expected 4"),
+        (
+            changed("vae/config.json", latents_mean=["0"]),
+            "vae has latents_mean=['0']: expected 4 numbers, or none",
+        ),
+        (
+            changed("text_encoder/config.json", architectures=["T5EncoderModel"]),
+            "text_encoder is a ['T5EncoderModel']: expected CLIPTextModel",
+        ),
+        (
+            changed("text_encoder/config.json", hidden_act="no such function"),
+            "has a config.json that is no CLIPTextModel's: ",
+        ),
+        (removed("model_index.json"), "model_index.json is missing: expected a diffusers"),
         (removed("unet/config.json"), "unet/config.json is missing: expected a diffusers"),
         (removed("vae/config.json"), "vae/config.json is missing: expected a diffusers"),
         (removed("text_encoder/config.json"), "text_encoder/config.json is missing"),
@@ -468,11 +364,15 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         export_model(tmp_path / "nothing")
 
 
-def test_the_command_line_prints_a_refusal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["export", str(tmp_path)])
-    assert main() == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert re.fullmatch(r"giffusion: .*config\.json is missing: .*\n", streams.err)
+@pytest.mark.parametrize(
+    ("dtypes", "message"),
+    [
+        (("fp16",), "types fp16 lack fp32, which every model has: add it"),
+        ((), "lack fp32, which every model has"),
+        (("fp32", "fp61"), "unknown type of graphs 'fp61': did you mean 'fp16'?"),
+    ],
+)
+def test_types_that_there_are_not(checkpoint: Path, dtypes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        export_model(checkpoint, dtypes=dtypes, progress=lambda line: None)
+    assert message in str(caught.value)

@@ -1,9 +1,11 @@
-"""The index of a safetensors file, and graphs whose constants become references into it."""
+"""The index of a safetensors file, and graphs whose weights become references into it."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,20 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch_file
 
 from giffusion.engine.errors import ModelError
-from giffusion.export.weights import MAX_INLINE_BYTES, share_weights, stored_tensors
+from giffusion.export.checkpoint.tensors import stored_tensors
+from giffusion.export.weights import MAX_INLINE_BYTES, share_weights
 
 FLOAT = onnx.TensorProto.FLOAT
+TYPES = {"float32": FLOAT, "float16": onnx.TensorProto.FLOAT16}
 Array = NDArray[Any]
 
 
 def values(*shape: int, dtype: str = "float32", seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def brain(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).bfloat16()
 
 
 def test_the_index_says_where_each_floating_point_tensor_lies(tmp_path: Path) -> None:
@@ -102,29 +110,36 @@ def test_a_malformed_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-def sum_graph(constants: dict[str, Array]) -> onnx.ModelProto:
-    """A graph that returns each constant times x, one output a constant."""
-    helper = onnx.helper
+def traced(shapes: dict[str, tuple[int, ...]], dtype: str = "float32") -> ir.Model:
+    """A graph as the tracer leaves it, which returns each weight times x; weights have no value."""
+    helper, kind = onnx.helper, TYPES[dtype]
     graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", name], [f"{name}_out"]) for name in constants],
+        [helper.make_node("Mul", ["x", name], [f"{name}_out"]) for name in shapes],
         "graph",
-        [helper.make_tensor_value_info("x", FLOAT, [])],
+        [helper.make_tensor_value_info("x", kind, [])],
         [
-            helper.make_tensor_value_info(f"{name}_out", FLOAT, array.shape)
-            for name, array in constants.items()
+            helper.make_tensor_value_info(f"{name}_out", kind, shape)
+            for name, shape in shapes.items()
         ],
-        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+        [
+            onnx.numpy_helper.from_array(np.zeros(shape, dtype), name)
+            for name, shape in shapes.items()
+        ],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = ir.serde.deserialize_model(proto)
+    for value in model.graph.initializers.values():
+        value.const_value = None
+    return model
 
 
-def shared(folder: Path, constants: dict[str, Array], *files: Path) -> tuple[int, Path]:
-    """Shares a graph's weights and saves it; returns what was left, and the file."""
-    model = ir.serde.deserialize_model(sum_graph(constants))
-    unexplained = share_weights(model, list(files), folder)
+def shared(folder: Path, model: ir.Model, *files: Path, key: Callable[[str], str] = str) -> Path:
+    """Shares a graph's weights with files and saves it there."""
+    weights = {tensor.name: tensor for file in files for tensor in stored_tensors(file)}
+    share_weights(model, weights, folder, key)
     path = folder / "graph.onnx"
     ir.save(model, path)
-    return unexplained, path
+    return path
 
 
 def operators(path: Path) -> list[str]:
@@ -132,94 +147,121 @@ def operators(path: Path) -> list[str]:
     return [node.op_type for node in nodes if node.op_type != "Mul"]
 
 
-def check_same(path: Path, constants: dict[str, Array]) -> None:
-    """The constants come back bit for bit, times one, when the file is run where it lies."""
+def external(path: Path) -> dict[str, dict[str, str]]:
+    """Where the graph's initializers lie, by name; nothing for those in the graph file itself."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return {i.name: {item.key: item.value for item in i.external_data} for i in graph.initializer}
+
+
+def run(path: Path, name: str, dtype: str = "float32") -> Array:
+    """Returns a weight times one, as the graph has it where it lies."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    outputs = session.run([f"{name}_out" for name in constants], {"x": np.array(1, np.float32)})
-    for array, output in zip(constants.values(), outputs, strict=True):
-        assert output.tobytes() == array.tobytes()
+    (output,) = session.run([f"{name}_out"], {"x": np.array(1, dtype)})
+    result: Array = output
+    return result
+
+
+def test_a_weight_is_a_reference_to_where_it_is_stored(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    file = tmp_path / "unet" / "weights.safetensors"
+    stored = values(60, 40)
+    save_file({"other": values(90, 30, seed=1), "weight": stored}, file)
+    path = shared(tmp_path, traced({"weight": (60, 40)}), file)
+    (tensor,) = (t for t in stored_tensors(file) if t.name == "weight")
+    where = external(path)["weight"]
+    assert where["location"] == "unet/weights.safetensors"
+    assert (int(where["offset"]), int(where["length"])) == (tensor.offset, tensor.length)
+    assert operators(path) == []
+    assert run(path, "weight").tobytes() == stored.tobytes()
+
+
+@pytest.mark.parametrize("computed", ["float32", "float16"])
+@pytest.mark.parametrize("kept", ["float32", "float16", "bfloat16"])
+def test_weights_of_another_type_are_cast_where_they_are_used(
+    tmp_path: Path, kept: str, computed: str
+) -> None:
+    weight = brain(60, 40).to(getattr(torch, kept))
+    file = tmp_path / "weights.safetensors"
+    save_torch_file({"weight": weight}, file)
+    path = shared(tmp_path, traced({"weight": (60, 40)}, computed), file)
+    assert operators(path) == ([] if kept == computed else ["Cast"])
+    # The weight keeps its name in either case, so that it can be found by it.
+    assert external(path)["weight"]["location"] == "weights.safetensors"
+    expected = weight.to(getattr(torch, computed)).numpy()
+    assert run(path, "weight", computed).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize(
-    ("dtype", "transposed", "expected"),
-    [
-        pytest.param("float32", False, [], id="as stored"),
-        pytest.param("float32", True, ["Transpose"], id="transposed"),
-        pytest.param("float16", False, ["Cast"], id="widened"),
-        pytest.param("float16", True, ["Cast", "Transpose"], id="widened and transposed"),
-    ],
+    ("kept", "computed"), list(itertools.product(["float32", "float16", "bfloat16"], TYPES))
 )
-def test_a_constant_becomes_a_reference(
-    tmp_path: Path, dtype: str, transposed: bool, expected: list[str]
-) -> None:
-    stored = values(60, 40, dtype=dtype)
-    (tmp_path / "unet").mkdir()
-    file = tmp_path / "unet" / "weights.safetensors"
-    save_file({"other": values(90, 30, seed=1), "weight": stored}, file)
-    wide = stored.astype(np.float32)
-    constants = {"c": np.ascontiguousarray(wide.T if transposed else wide)}
-    unexplained, path = shared(tmp_path, constants, file)
-    assert unexplained == 0
-    assert path.stat().st_size < MAX_INLINE_BYTES
-    assert operators(path) == expected
-    (initializer,) = onnx.load(path, load_external_data=False).graph.initializer
-    where = {item.key: item.value for item in initializer.external_data}
-    (tensor,) = (t for t in stored_tensors(file) if t.name == "weight")
-    assert where["location"] == "unet/weights.safetensors"
-    assert (int(where["offset"]), int(where["length"])) == (tensor.offset, tensor.length)
-    check_same(path, constants)
-
-
-def test_brain_floats_are_widened_too(tmp_path: Path) -> None:
-    stored = torch.randn(50, 60, generator=torch.Generator().manual_seed(0)).bfloat16()
+def test_small_weights_are_in_the_graph_file(tmp_path: Path, kept: str, computed: str) -> None:
     file = tmp_path / "weights.safetensors"
-    save_torch_file({"weight": stored}, file)
-    constants = {"c": stored.float().numpy()}
-    unexplained, path = shared(tmp_path, constants, file)
-    assert unexplained == 0
-    assert operators(path) == ["Cast"]
-    check_same(path, constants)
-
-
-def test_two_uses_of_a_tensor_share_one_reference(tmp_path: Path) -> None:
-    file = tmp_path / "weights.safetensors"
-    stored = values(60, 40)
-    save_file({"weight": stored}, file)
-    constants = {"a": stored, "b": stored.T.copy(), "c": stored.copy()}
-    unexplained, path = shared(tmp_path, constants, file)
-    assert unexplained == 0
-    assert len(onnx.load(path, load_external_data=False).graph.initializer) == 1
-    check_same(path, constants)
-
-
-def test_what_is_stored_nowhere_is_counted_and_kept(tmp_path: Path) -> None:
-    file = tmp_path / "weights.safetensors"
-    stored = values(60, 40)
-    save_file({"weight": stored}, file)
-    nearly = stored.copy()
-    nearly[59, 39] = np.nextafter(nearly[59, 39], np.float32(9))
-    small = values(MAX_INLINE_BYTES // 4, seed=3)
-    constants = {
-        "found": stored,
-        "nearly": nearly,
-        "reshaped": stored.reshape(40, 60),
-        "small": small,
+    itemsize = getattr(torch, kept).itemsize
+    small, large = MAX_INLINE_BYTES // itemsize, MAX_INLINE_BYTES // itemsize + 1
+    weights = {
+        "small": brain(small).to(getattr(torch, kept)),
+        "large": brain(large).to(getattr(torch, kept)),
     }
-    unexplained, path = shared(tmp_path, constants, file)
-    assert unexplained == nearly.nbytes + stored.nbytes
-    kept = {
-        initializer.name: bool(initializer.external_data)
-        for initializer in onnx.load(path, load_external_data=False).graph.initializer
+    save_torch_file(weights, file)
+    path = shared(tmp_path, traced({"small": (small,), "large": (large,)}, computed), file)
+    assert {name: bool(where) for name, where in external(path).items()} == {
+        "small": False,
+        "large": True,
     }
-    assert kept == {"nearly": False, "reshaped": False, "small": False, "stored.weight": True}
-    check_same(path, constants)
+    for name, weight in weights.items():
+        expected = weight.to(getattr(torch, computed)).numpy()
+        assert run(path, name, computed).tobytes() == expected.tobytes()
 
 
-def test_weights_may_lie_in_several_files(tmp_path: Path) -> None:
+def test_weights_may_lie_in_several_files_and_have_names_of_their_own(tmp_path: Path) -> None:
     files = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
-    constants = {"a": values(60, 40), "b": values(30, 70, seed=1)}
-    for file, (name, array) in zip(files, constants.items(), strict=True):
-        save_file({name: array}, file)
-    unexplained, path = shared(tmp_path, constants, *files)
-    assert unexplained == 0
-    check_same(path, constants)
+    arrays = {"a": values(60, 40), "b": values(30, 70, seed=1)}
+    for file, (name, array) in zip(files, arrays.items(), strict=True):
+        save_file({name.upper(): array}, file)
+    model = traced({name: array.shape for name, array in arrays.items()})
+    path = shared(tmp_path, model, *files, key=str.upper)
+    for name, array in arrays.items():
+        assert run(path, name).tobytes() == array.tobytes()
+    locations = {name: where["location"] for name, where in external(path).items()}
+    assert locations == {"a": "first.safetensors", "b": "second.safetensors"}
+
+
+def test_nothing_of_the_weights_is_in_the_graph_file(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    stored = values(600, 400)
+    save_file({"weight": stored}, file)
+    path = shared(tmp_path, traced({"weight": (600, 400)}), file)
+    content = path.read_bytes()
+    assert len(content) < MAX_INLINE_BYTES
+    assert not any(row.tobytes() in content for row in stored[:, :2])
+
+
+def test_what_the_tracer_made_itself_stays_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file({"weight": values(60, 40)}, file)
+    model = traced({"weight": (60, 40), "constant": (60, 40)})
+    constant = np.full((60, 40), 3, np.float32)
+    model.graph.initializers["constant"].const_value = ir.tensor(constant, name="constant")
+    path = shared(tmp_path, model, file)
+    assert external(path)["constant"] == {}
+    assert np.array_equal(run(path, "constant"), constant)
+
+
+def test_a_weight_that_no_file_has_is_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file({"weight": values(60, 40)}, file)
+    with pytest.raises(ModelError) as caught:
+        shared(tmp_path, traced({"weight": (60, 40), "bias": (60,)}), file)
+    assert str(caught.value) == ("weight bias is in no file of the checkpoint: it is incomplete")
+    assert not (tmp_path / "graph.onnx").exists()
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 41), (2400,)])
+def test_a_weight_of_another_shape_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file({"weight": values(60, 40)}, file)
+    with pytest.raises(ModelError) as caught:
+        shared(tmp_path, traced({"weight": shape}), file)
+    assert str(caught.value) == (
+        f"{file} has weight of shape (60, 40): expected {shape} by its config"
+    )

@@ -1,4 +1,5 @@
-# mypy: ignore-errors - another environment's packages
+# Another environment's packages.
+# mypy: ignore-errors
 """Optimum's half of the comparison: `make` exports and renders, `load` opens giffusion's folders.
 
 Runs in the virtual environment that `run` makes. Pictures and noise are left as `.npy` files.

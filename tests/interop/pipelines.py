@@ -1,4 +1,5 @@
-# mypy: ignore-errors - another environment's packages
+# Another environment's packages.
+# mypy: ignore-errors
 """Small random pipelines, made with the older diffusers and transformers that Optimum pins.
 
 Runs in the virtual environment that `run` makes; `giffusion` is not installed there.

@@ -23,12 +23,14 @@ from giffusion.engine.errors import (
     RuntimeUnavailableError,
     SettingsError,
 )
+from giffusion.engine.places import CACHE, HOME
 from giffusion.engine.runtimes.cuda.bindings import open_cuda
 from giffusion.engine.runtimes.fake import FakeRuntime
-from giffusion.engine.runtimes.tensorrt.store import ENVIRONMENT, EngineStore
+from giffusion.engine.runtimes.tensorrt.store import EngineStore
 from giffusion.models import find_model
 from giffusion.server.cli import main
 from giffusion.server.commands import engines
+from tests.catalogue.slim import slim_model
 
 BUILD = "build mini --device sm89 --size 64x64 --batch 2"
 Command = Callable[[str], tuple[int, str, str]]
@@ -39,7 +41,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the four engines of the bundled model, built for real."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(ENVIRONMENT, str(folder))
+        patch.setenv(CACHE, str(folder))
         assert main(shlex.split(BUILD)) == 0
     return folder
 
@@ -48,7 +50,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Command:
-    monkeypatch.setenv(ENVIRONMENT, str(cache))
+    monkeypatch.setenv(CACHE, str(cache))
 
     def run(line: str) -> tuple[int, str, str]:
         try:
@@ -99,7 +101,7 @@ def test_a_second_build_finds_everything_there(command: Command) -> None:
 def test_a_build_in_json_tells_how_far_it_is(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(CACHE, str(tmp_path))
     status, out, _ = command(BUILD + " --json")
     assert status == 0
     events = [json.loads(line) for line in out.splitlines()]
@@ -116,6 +118,21 @@ def test_verify_reads_every_plan(command: Command, cache: Path) -> None:
     assert out.count("the plan is the one that was built") == 4
     if not has_gpu():
         assert out.count("not rendered: no NVIDIA driver is loaded here") == 1
+
+
+def test_verify_passes_over_registered_models_that_are_broken(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(HOME, str(tmp_path / "data"))
+    slim_model(tmp_path / "broken")
+    assert command(f"models add {tmp_path / 'broken'} --name broken")[0] == 0
+    before = command("engines verify")
+    (tmp_path / "broken" / "denoise.onnx").write_bytes(b"")
+    assert command("engines verify") == before
+    assert before[0] == 0
+    status, _, err = command(f"engines verify --model {tmp_path / 'broken'}")
+    assert status == 2
+    assert "denoise.onnx is not the file that was exported" in err
 
 
 class Gpu:
@@ -181,7 +198,7 @@ def test_verify_renders_with_the_engine_that_it_names(
     command: Command, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(CACHE, str(tmp_path))
     narrow = denoise_key(command)
     store = EngineStore()
     # One with more profiles, which a render would take instead.
@@ -234,7 +251,7 @@ def test_an_engine_of_a_model_that_is_not_found_is_not_rendered(
 ) -> None:
     monkeypatch.setattr(engines, "TensorRtRuntime", Gpu())
     made_for = EngineStore().get(denoise_key(command)).manifest.made_for
-    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(CACHE, str(tmp_path))
     EngineStore().make(
         replace(made_for, digest="0" * 64, model="mine"), lambda: memoryview(b"plan")
     )
@@ -248,7 +265,7 @@ def test_a_build_that_is_stopped_leaves_no_part_of_an_engine(
     tmp_path: Path, signum: signal.Signals
 ) -> None:
     command = [sys.executable, "-m", "giffusion.server", *shlex.split(BUILD), "--json"]
-    environment = os.environ | {ENVIRONMENT: str(tmp_path)}
+    environment = os.environ | {CACHE: str(tmp_path)}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -273,7 +290,7 @@ def test_a_damaged_plan_is_found_and_can_be_removed(
     command: Command, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(CACHE, str(tmp_path))
     entries = json.loads(command("engines ls --json")[1])
     key = next(entry["key"] for entry in entries if entry["stage"] == "encode")
     plan = tmp_path / "engines" / key / "engine.plan"
@@ -353,7 +370,7 @@ def test_a_cache_that_cannot_be_written(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o500)
-    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(CACHE, str(tmp_path))
     status, _, err = command(BUILD)
     assert status == 2
     assert "cannot be used: Permission denied; set GIFFUSION_CACHE" in err

@@ -220,3 +220,29 @@ def test_a_zero_is_no_option_left_out(tmp_path: Path, capfd: Capture, option: st
     assert main([*RENDER, "-o", str(path)]) == 0
     assert refused("inspect", str(path), "--again", "-o", str(again), option, "0")
     assert f"{option[2:]} 0 is out of range" in capfd.readouterr().err
+
+
+def test_a_registered_model_is_found_by_what_it_is(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is called now: by its fingerprint, past models that are broken."""
+    from giffusion.engine.places import HOME
+    from tests.catalogue.slim import slim_model
+
+    monkeypatch.setenv(HOME, str(tmp_path / "data"))
+    for name in ("first", "other"):
+        slim_model(tmp_path / name)
+        assert main(["models", "add", str(tmp_path / name), "--name", name]) == 0
+    (tmp_path / "first" / "denoise.onnx").unlink()
+    path, again = tmp_path / "out.gif", tmp_path / "again.gif"
+    assert main([*RENDER, "-o", str(path), "--model", "other"]) == 0
+    assert main(["models", "rm", "other"]) == 0
+    words = ["inspect", str(path), "--again", "-o", str(again)]
+    capfd.readouterr()
+    # The model calls itself mini, and the bundled one of that name is another.
+    assert refused(*words)
+    assert "was made by another model 'mini', " in capfd.readouterr().err
+    assert main(["models", "add", str(tmp_path / "other"), "--name", "renamed"]) == 0
+    assert main(words) == 0
+    assert again.read_bytes() == path.read_bytes()
+    assert "another model than before" not in capfd.readouterr().err

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from giffusion.engine.errors import RuntimeUnavailableError, SettingsError, nearest
+from giffusion.engine.places import CACHE, cache_folder
 from giffusion.engine.runtimes.tensorrt.disk import lock, publish, remove, store_errors
 from giffusion.engine.runtimes.tensorrt.manifest import (
     FORMAT,
@@ -31,7 +32,6 @@ from giffusion.engine.runtimes.tensorrt.manifest import (
 )
 
 PLAN = "engine.plan"
-ENVIRONMENT = "GIFFUSION_CACHE"
 _LOCKS = ".locks"
 _PART = ".part-"
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
@@ -95,11 +95,15 @@ class BrokenEngine:
 
 
 def default_root() -> Path:
-    """Returns where engines are kept: below `GIFFUSION_CACHE`, else the user's cache folder."""
-    if chosen := os.environ.get(ENVIRONMENT):
-        return Path(chosen).expanduser() / "engines"
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "giffusion" / "engines"
+    """Returns where engines are kept: in the cache, wherever that is.
+
+    Raises:
+        SettingsError: the user has no home folder, and the environment names no other.
+    """
+    try:
+        return cache_folder() / "engines"
+    except RuntimeError:
+        raise SettingsError(f"there is no home folder here: set {CACHE} to a folder") from None
 
 
 class EngineStore:

@@ -23,7 +23,7 @@ from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes.base import Graph, Runtime, num_cores
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
-from giffusion.export.model import WEIGHTS
+from giffusion.export.stages import weights_file
 from giffusion.export.torch_runtime.runtime import TorchRuntime
 
 OpenCpu = Callable[[str, str], Runtime]
@@ -274,31 +274,38 @@ def test_a_folder_without_the_checkpoint_is_refused_in_a_line(
 
 
 @pytest.mark.parametrize(
-    ("stage", "part", "change"),
+    ("stage", "part", "change", "message"),
     [
-        ("denoise", "unet", {"cross_attention_dim": 96}),
-        ("text", "text_encoder", {"hidden_size": 96}),
-        ("decode", "vae", {"latent_channels": 8}),
+        ("denoise", "unet", {"cross_attention_dim": 96}, "expected (64, 96) by its config"),
+        ("denoise", "unet", {"layers_per_block": 9}, "lacks down_blocks.0.attentions.1."),
+        ("text", "text_encoder", {"hidden_size": 96}, "96) by its config"),
+        ("decode", "vae", {"latent_channels": 8}, "by its config"),
+        ("text", "text_encoder", {"hidden_size": "wide"}, "a config.json that is no CLIPTextModel"),
     ],
 )
 def test_weights_that_do_not_fit_their_config_are_refused_in_a_line(
-    mini: Model, tmp_path: Path, stage: str, part: str, change: dict[str, int]
+    mini: Model, tmp_path: Path, stage: str, part: str, change: dict[str, object], message: str
 ) -> None:
     model = copy_of(mini, tmp_path / "copy")
     config = model.folder / part / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
     found = refusal(model, stage)
-    assert f"the {stage} stage of {model.folder} cannot be loaded" in found
-    assert found.endswith("with safetensors weights")
+    assert found.startswith(f"{model.folder / part}")
+    assert message in found
 
 
-@pytest.mark.parametrize("stage", ["text", "denoise"])
+@pytest.mark.parametrize(("stage", "part"), [("text", "text_encoder"), ("denoise", "unet")])
 def test_files_that_are_no_weights_are_refused_in_a_line(
-    mini: Model, tmp_path: Path, stage: str
+    mini: Model, tmp_path: Path, stage: str, part: str
 ) -> None:
     model = copy_of(mini, tmp_path / "copy")
-    (model.folder / WEIGHTS[stage]).write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    assert "cannot be loaded" in refusal(model, stage)
+    file = weights_file(model.folder, part)
+    content = file.read_bytes()
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    assert refusal(model, stage).startswith(f"{file} is not a safetensors file: expected ")
+    # The index is whole, and safetensors itself has something against the rest.
+    file.write_bytes(content + b"more")
+    assert "cannot be loaded by torch: " in refusal(model, stage)
 
 
 def test_a_network_of_other_widths_than_the_manifests_is_refused(
@@ -307,7 +314,7 @@ def test_a_network_of_other_widths_than_the_manifests_is_refused(
     model = copy_of(mini, tmp_path / "copy")
     manifest = model.folder / "giffusion.json"
     entries = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(entries | {"prompt_dim": 96, "time_dim": 32}))
+    manifest.write_text(json.dumps(entries | {"text_dims": [96], "time_dim": 32}))
     other = load_model(model.folder)
     assert "prompt_embeds of width 192: expected 96" in refusal(other, "text")
     assert "time_proj of width 64: expected 32" in refusal(other, "denoise")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from giffusion.engine.errors import GiffusionError, SettingsError
+from giffusion.engine.places import CACHE
 from giffusion.engine.runtimes.tensorrt.manifest import (
     MANIFEST,
     EngineManifest,
@@ -24,7 +25,6 @@ from giffusion.engine.runtimes.tensorrt.manifest import (
     EngineStoreError,
 )
 from giffusion.engine.runtimes.tensorrt.store import (
-    ENVIRONMENT,
     PLAN,
     BrokenEngine,
     EngineMissingError,
@@ -374,11 +374,14 @@ def test_a_killed_build_leaves_nothing_that_loads_and_blocks_nobody(
 
 
 def test_where_engines_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "chosen"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "chosen"))
     assert default_root() == tmp_path / "chosen" / "engines"
-    monkeypatch.delenv(ENVIRONMENT)
+    monkeypatch.delenv(CACHE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert default_root() == tmp_path / "cache" / "giffusion" / "engines"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_root() == tmp_path / ".cache" / "giffusion" / "engines"
+    monkeypatch.setenv(CACHE, "~nobody-of-this-name/cache")
+    with pytest.raises(SettingsError, match=r"^there is no home folder here: set GIFFUSION_CACHE"):
+        default_root()
