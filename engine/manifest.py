@@ -17,6 +17,8 @@ from giffusion.engine.errors import ModelError
 
 MANIFEST = "giffusion.json"
 FORMAT = 2
+GRAPH_DTYPES = ("fp32", "fp16", "bf16")
+"""What a graph's network computes in; runtimes that choose for themselves read the first."""
 _PARTS = {
     "text": ("text_encoder/", "text_encoder_2/"),
     "denoise": ("unet/",),

@@ -25,15 +25,13 @@ from giffusion.engine.contract import (
 )
 from giffusion.engine.digests import sha256
 from giffusion.engine.errors import ModelError, SettingsError
-from giffusion.engine.manifest import MANIFEST, Manifest
+from giffusion.engine.manifest import GRAPH_DTYPES, MANIFEST, Manifest
 from giffusion.engine.schedule import NoiseSchedule
 from giffusion.engine.tokenizer import PromptTokenizer
 
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 """The folders of the text encoders' tokenizers."""
 GRAPHS = ("text", "denoise", "decode", "encode")
-GRAPH_DTYPES = ("fp32", "fp16", "bf16")
-"""What a graph's network computes in; runtimes that choose for themselves read the first."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from giffusion.engine.digests import sha256
 from giffusion.engine.errors import ModelError, SettingsError
-from giffusion.engine.manifest import Manifest
-from giffusion.engine.model import GRAPH_DTYPES
+from giffusion.engine.manifest import GRAPH_DTYPES, Manifest
 from giffusion.export.additions.embeddings import add_embedding
 from giffusion.export.additions.lora import fuse_loras
 from giffusion.export.checkpoint.autoencoders import replace_decoder, replace_vae

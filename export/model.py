@@ -11,8 +11,8 @@ from pathlib import Path
 
 from giffusion.engine.contract import LATENT_SCALE
 from giffusion.engine.errors import SettingsError, nearest
-from giffusion.engine.manifest import MANIFEST, Manifest
-from giffusion.engine.model import GRAPH_DTYPES, GRAPHS, graph_path, graph_spec
+from giffusion.engine.manifest import GRAPH_DTYPES, MANIFEST, Manifest
+from giffusion.engine.model import GRAPHS, graph_path, graph_spec
 from giffusion.engine.schedule import NoiseSchedule
 from giffusion.export.checkpoint.check import check_unet, check_vae
 from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES

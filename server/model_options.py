@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from giffusion.engine.model import GRAPH_DTYPES
+from giffusion.engine.manifest import GRAPH_DTYPES
 
 
 def add_export_options(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ invariant: an autoencoder that is put in fits the model's latents.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ def replace_vae(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     Raises:
         ModelError: it is missing, incomplete, a pickle, or of another family of models.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         part, files = read_part(_vae_folder(path), "vae")
     else:
         part, files = _read_file(checkpoint, path)
@@ -82,8 +83,8 @@ def replace_decoder(checkpoint: Checkpoint, spec: str) -> Checkpoint:
             "taesd_decoder.safetensors"
         )
     path = Path(text)
-    folder = path.parent if path.is_file() and _has_tiny_config(path.parent) else path
-    if folder.is_dir():
+    folder = path.parent if os.path.isfile(path) and _has_tiny_config(path.parent) else path
+    if os.path.isdir(folder):
         whole, files = read_part(folder, "decoder")
         part = Part(whole.config, _half(whole.tensors, "decoder."))
     else:
@@ -153,7 +154,7 @@ def _check_scaling(old: Part, new: Part, where: str) -> None:
 
 def _has_tiny_config(folder: Path) -> bool:
     path = folder / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         return False
     return read_json(path, "a config.json").get("_class_name") == "AutoencoderTiny"
 

@@ -7,8 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
-from giffusion.engine.manifest import MANIFEST
-from giffusion.engine.model import GRAPH_DTYPES, GRAPHS
+from giffusion.engine.manifest import GRAPH_DTYPES, MANIFEST
+from giffusion.engine.model import GRAPHS
 from giffusion.models import find_model
 
 _CONFIG = "scheduler/scheduler_config.json"

@@ -17,7 +17,7 @@ from giffusion.engine.encode import choose_encoder, output_format
 from giffusion.engine.encode.encoders import AUTO
 from giffusion.engine.encode.formats import FORMATS
 from giffusion.engine.errors import GiffusionError
-from giffusion.engine.model import GRAPH_DTYPES
+from giffusion.engine.manifest import GRAPH_DTYPES
 from giffusion.engine.prompts import OPTIONS, parse_prompts
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.runtimes import PRECISIONS, open_runtime, runtime_names
