@@ -128,7 +128,7 @@ def _read_file(checkpoint: Checkpoint, path: Path) -> tuple[Part, tuple[Path, ..
 
 
 def _read(path: Path, expected: str) -> Mapping[str, Tensor]:
-    if not path.exists():
+    if not os.path.exists(path):
         raise ModelError(f"{path} is missing: expected {expected}")
     if path.suffix != ".safetensors" and path.suffix not in PICKLES:
         raise ModelError(f"{path} is no .safetensors file: expected {expected}")
