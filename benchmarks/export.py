@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -113,6 +114,8 @@ QUICK = Size(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     options = _options(arguments)
+    # Gigabytes of a run that is ended must not stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     size = QUICK if options.quick else SIZES[options.model]
     found = machine()
     rows = list(_measure(size, narrow=options.quick))

@@ -63,9 +63,12 @@ def run_measured(command: Sequence[object], *, env: Mapping[str, str], cwd: Path
         assert process.stdout is not None
         reader = Thread(target=_read, args=(process.stdout, lines, began))
         reader.start()
-        while process.poll() is None:
-            _sample(process.pid, peaks)
-            time.sleep(PERIOD_S)
+        try:
+            while process.poll() is None:
+                _sample(process.pid, peaks)
+                time.sleep(PERIOD_S)
+        finally:
+            process.kill()  # one that has ended is left alone
         seconds = time.perf_counter() - began
         reader.join()
     if process.returncode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from giffusion.export.checkpoint.folder import read_folder
 from giffusion.export.checkpoint.write import write_checkpoint
 
 MIB = 1 << 20
+ROOT = Path(__file__).parent.parent.parent
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts VmHWM")
 
 
@@ -100,8 +102,22 @@ def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
         run_measured(words, env=os.environ, cwd=tmp_path)
 
 
+@linux
+def test_a_run_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    words = [sys.executable, "-u", "-m", "benchmarks.export", "--quick"]
+    with subprocess.Popen(words, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("giffusion export"):
+                process.terminate()
+    assert process.returncode == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_too_little_room_ends_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.export.SPARE_BYTES", 1 << 60)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # pytest keeps its own
     with pytest.raises(SystemExit, match="too little room"):
         main(["--quick"])
 
@@ -112,6 +128,7 @@ def test_it_runs_to_its_end_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # pytest keeps its own
     (tmp_path / "temporary").mkdir()
     main(["--quick", "--output", str(tmp_path / "export.json")])
     text = (tmp_path / "export.json").read_text(encoding="utf-8")
