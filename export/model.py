@@ -13,9 +13,10 @@ from typing import Any
 from giffusion.engine.contract import LATENT_CHANNELS, LATENT_SCALE
 from giffusion.engine.errors import ModelError, SettingsError, nearest
 from giffusion.engine.manifest import MANIFEST, Manifest
-from giffusion.engine.model import GRAPH_DTYPES, GRAPHS, graph_path, graph_spec
+from giffusion.engine.model import CONTROL, GRAPH_DTYPES, GRAPHS, graph_path, graph_spec, stages_of
 from giffusion.engine.schedule import NoiseSchedule
 from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES
+from giffusion.export.checkpoint.controlnets import check_controlnet
 from giffusion.export.manifests import make_manifest, sha256
 from giffusion.export.onnx import export_graph
 from giffusion.export.stages import (
@@ -58,6 +59,8 @@ def export_model(
     parts = _parts(folder)
     configs = {part: read_json(folder / part / "config.json") for part in parts}
     _check_unet(configs["unet"])
+    if "controlnet" in parts:
+        check_controlnet(configs["controlnet"], configs["unet"], str(folder / "controlnet"))
     for part in parts & {"vae", "decoder"}:
         autoencoder_class(configs[part], folder / part)
     NoiseSchedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
@@ -70,7 +73,7 @@ def export_model(
         weights=[file for part in sorted(parts) for file in _files(part)],
         origin=origin or {},
     )
-    for stage in GRAPHS:
+    for stage in stages_of(manifest):
         weights = stage_weights(folder, stage)
         for dtype in dtypes:
             progress(f"{manifest.name}: tracing {stage} in {dtype}")
@@ -101,7 +104,8 @@ def check_dtypes(dtypes: Sequence[str]) -> None:
 
 
 def _parts(folder: Path) -> set[str]:
-    return {part for stage in GRAPHS for part in stage_parts(folder, stage).values()}
+    stages = (*GRAPHS, CONTROL)
+    return {part for stage in stages for part in stage_parts(folder, stage).values()}
 
 
 def _files(part: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -22,14 +22,25 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from giffusion.engine.errors import ModelError
 from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES
 from giffusion.export.checkpoint.tensors import StoredTensor, stored_tensors
+from giffusion.export.control_graphs import ControlGraph
 from giffusion.export.graphs import DecodeGraph, DenoiseGraph, EncodeGraph, TextGraph
 from giffusion.export.quiet import quiet_diffusers
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-_GRAPHS = {"text": TextGraph, "denoise": DenoiseGraph, "decode": DecodeGraph, "encode": EncodeGraph}
-_OTHER_HALF = {"decode": ("encoder", "quant_conv"), "encode": ("decoder", "post_quant_conv")}
-"""The modules of an autoencoder that a stage does not run."""
+_GRAPHS = {
+    "text": TextGraph,
+    "denoise": DenoiseGraph,
+    "decode": DecodeGraph,
+    "encode": EncodeGraph,
+    "control": ControlGraph,
+}
+_UNUSED: Mapping[str, tuple[str, ...]] = {
+    "denoise": ("controlnet.controlnet_cond_embedding",),
+    "decode": ("vae.encoder", "vae.quant_conv"),
+    "encode": ("vae.decoder", "vae.post_quant_conv"),
+}
+"""The modules of its networks that a stage does not run."""
 
 
 def stage_parts(folder: Path, stage: str) -> dict[str, str]:
@@ -37,14 +48,16 @@ def stage_parts(folder: Path, stage: str) -> dict[str, str]:
 
     Args:
         folder: a model folder.
-        stage: one of `giffusion.engine.model.GRAPHS`.
+        stage: one of `giffusion.engine.model.GRAPHS`, or `CONTROL`.
     """
     match stage:
         case "text":
             names = ("text_encoder", "text_encoder_2")
             return {name: name for name in names if (folder / name).is_dir()}
         case "denoise":
-            return {"unet": "unet"}
+            return {"unet": "unet"} | stage_parts(folder, "control")
+        case "control":
+            return {"controlnet": "controlnet"} if (folder / "controlnet").is_dir() else {}
         case "decode" if (folder / "decoder").is_dir():
             return {"vae": "decoder"}
         case "decode" | "encode":
@@ -87,7 +100,7 @@ def load_stage(folder: Path, stage: str, dtype: str = "fp32") -> nn.Module:
 
     Args:
         folder: a folder as `giffusion export` writes it.
-        stage: one of `giffusion.engine.model.GRAPHS`.
+        stage: one of those that the model has.
         dtype: what its network computes in, one of `giffusion.engine.model.GRAPH_DTYPES`; SDXL's
             autoencoder, which overflows in fp16, computes in bf16 instead.
 
@@ -170,9 +183,14 @@ def _networks(folder: Path, stage: str) -> dict[str, Any]:
     networks = {
         prefix: _network(folder / part, part) for prefix, part in stage_parts(folder, stage).items()
     }
-    for name in _OTHER_HALF.get(stage, ()):
-        if hasattr(networks["vae"], name):
-            setattr(networks["vae"], name, nn.Identity())
+    for path in _UNUSED.get(stage, ()):
+        prefix, _, name = path.partition(".")
+        if hasattr(networks.get(prefix), name):
+            setattr(networks[prefix], name, nn.Identity())
+    if stage == "control":
+        # All that it runs; the rest is the denoise graph's.
+        embedding = networks["controlnet"].controlnet_cond_embedding
+        networks["controlnet"] = nn.ModuleDict({"controlnet_cond_embedding": embedding})
     return networks
 
 
@@ -181,6 +199,8 @@ def _network(folder: Path, part: str) -> Any:
     with torch.device("meta"), quiet_diffusers():
         if part == "unet":
             return UNet2DConditionModel.from_config(config)
+        if part == "controlnet":
+            return ControlNetModel.from_config(config)
         if part in ("vae", "decoder"):
             return autoencoder_class(config, folder).from_config(config)
         kind = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel

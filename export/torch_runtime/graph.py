@@ -31,7 +31,7 @@ class CudaTorchGraph:
 
     Args:
         device: streams and capture, shared by all graphs of a runtime.
-        module: on the device; takes the contract's inputs in their order, returns its outputs.
+        module: on the device; takes the contract's inputs by their names, returns its outputs.
         spec: the contract.
         axes: the size of every named axis, the largest if the graph is to be resized.
         feedback: outputs that become inputs of the next run, by name.
@@ -150,7 +150,7 @@ class CudaTorchGraph:
 
         @torch.inference_mode()
         def compute() -> None:
-            results = as_tuple(self._module(*inputs.values()))
+            results = as_tuple(self._module(**inputs))
             for output, result in zip(outputs.values(), results, strict=True):
                 output.copy_(result)
 

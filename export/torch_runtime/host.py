@@ -23,7 +23,7 @@ class HostTorchGraph(HostGraph):
     """Runs a module on host arrays.
 
     Args:
-        module: takes the contract's inputs in their order and returns its outputs.
+        module: takes the contract's inputs by their names and returns its outputs.
         spec: the contract.
         axes: the size of every named axis.
         feedback: outputs that become inputs of the next run, by name.
@@ -46,7 +46,8 @@ class HostTorchGraph(HostGraph):
 
     def _execute(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         with torch.inference_mode():
-            results = as_tuple(self._module(*map(torch.from_numpy, inputs.values())))
+            tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
+            results = as_tuple(self._module(**tensors))
             for array, result in zip(outputs.values(), results, strict=True):
                 np.copyto(array, result.numpy(), casting="no")
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from reprlib import repr as quote
 
+from giffusion.engine.control import maps_digest
 from giffusion.engine.encode import read_metadata
 from giffusion.engine.errors import InputError
 from giffusion.engine.model import Model, load_model
@@ -55,6 +56,11 @@ def _render_again(options: argparse.Namespace, record: RenderRecord) -> None:
         raise InputError("--again has no place to go: give -o FILE")
     timeline = record.timeline(str(options.file))
     _check_image(record)
+    if maps_digest(timeline) != record.control_sha256:
+        raise InputError(
+            f"{record.settings.control} are not the maps that the file was made with: put those "
+            "there again"
+        )
     _take_over(options, record)
     with open_report(options) as report:
         if (installed := version("giffusion")) != record.version:
@@ -129,3 +135,5 @@ def _lines(record: RenderRecord) -> Iterator[str]:
         yield f"{name}: {value}"
     if record.image_sha256 is not None:
         yield f"image_sha256: {record.image_sha256}"
+    if record.control_sha256 is not None:
+        yield f"control_sha256: {record.control_sha256}"
