@@ -16,6 +16,7 @@ from giffusion.engine.model import Model, load_model
 from giffusion.engine.pictures import file_digest
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.settings import RenderSettings
+from giffusion.engine.timeline import Timeline
 from giffusion.models import bundled_models, find_model
 from giffusion.server.commands.render import open_report, render_timeline
 from giffusion.server.reports import Report
@@ -56,11 +57,7 @@ def _render_again(options: argparse.Namespace, record: RenderRecord) -> None:
         raise InputError("--again has no place to go: give -o FILE")
     timeline = record.timeline(str(options.file))
     _check_image(record)
-    if maps_digest(timeline) != record.control_sha256:
-        raise InputError(
-            f"{record.settings.control} are not the maps that the file was made with: put those "
-            "there again"
-        )
+    _check_maps(record, timeline)
     _take_over(options, record)
     with open_report(options) as report:
         if (installed := version("giffusion")) != record.version:
@@ -118,6 +115,14 @@ def _check_image(record: RenderRecord) -> None:
     if image is not None and file_digest(Path(image)) != record.image_sha256:
         raise InputError(
             f"{image} is not the picture that the file was made from: put that one there again"
+        )
+
+
+def _check_maps(record: RenderRecord, timeline: Timeline) -> None:
+    if maps_digest(timeline) != record.control_sha256:
+        raise InputError(
+            f"{record.settings.control}: these are not the maps that the file was made with: put "
+            "those there again"
         )
 
 
