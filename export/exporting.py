@@ -197,6 +197,8 @@ def _in_place(
         raise SettingsError(
             f"{folder} is the checkpoint itself, which is not changed: choose another -o"
         )
+    # Reading checks that the parts are there, complete, and fit each other.
+    _read(folder, settings)
     manifest = export_model(folder, name=name, dtypes=settings.graphs, progress=progress)
     if settings.optimum:
         write_optimum(folder, manifest, progress=progress)

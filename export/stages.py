@@ -49,8 +49,9 @@ def stage_parts(folder: Path, stage: str) -> dict[str, str]:
     """
     match stage:
         case "text":
-            names = ("text_encoder", "text_encoder_2")
-            return {name: name for name in names if (folder / name).is_dir()}
+            second = "text_encoder_2"
+            names = ("text_encoder", second) if (folder / second).is_dir() else ("text_encoder",)
+            return {name: name for name in names}
         case "denoise":
             return {"unet": "unet"} | stage_parts(folder, "control")
         case "control":
