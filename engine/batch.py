@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from giffusion.engine.conditioning import Condition
 from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS
-from giffusion.engine.model import Model, latent_size
+from giffusion.engine.model import CONTROL, Model, latent_size
 from giffusion.engine.noise import step_noise
+from giffusion.engine.pictures import PictureEncoder
 from giffusion.engine.runtimes.base import Graph, Runtime
 from giffusion.engine.sampling import MAX_CACHED_TABLES, SamplerTable, sampler_table
 from giffusion.engine.scheduler import Move, Slot
@@ -80,8 +81,11 @@ class DenoiseBatch:
         # What frames bring besides their prompts, by the input that takes it.
         self._takes_pooled = "pooled" in shapes
         self._guidance_dim = model.manifest.guidance_dim
+        self._maps = PictureEncoder(model, runtime, size, CONTROL) if model.has_control else None
         if self._takes_pooled:
             self.graph.write("size_ids", np.tile(size_ids(size), (num_rows, 1)))
+        by_slot = ("state", "guidance_embed", "control", "control_scale")
+        self._by_slot = [name for name in by_slot if name in shapes]
 
     @property
     def num_rows(self) -> int:
@@ -108,8 +112,20 @@ class DenoiseBatch:
         if self._guidance_dim is not None:
             embed = guidance_embed(condition.guidance, self._guidance_dim)
             self.graph.write("guidance_embed", embed, slot.index)
+        if self._maps is not None:
+            scale = np.array(condition.control_scale, np.float32)
+            self.graph.write("control_scale", scale, slot.index)
+            if condition.control_map is not None:
+                embedded = self._maps.run(condition.control_map)
+                self.graph.copy("control", slot.index, embedded, "control", 0)
         self._steps[slot.index] = steps
         self._seeds[slot.index] = seed
+
+    def close(self) -> None:
+        """Frees the graphs."""
+        self.graph.close()
+        if self._maps is not None:
+            self._maps.close()
 
     def free(self, slot: Slot) -> None:
         """Empties a slot."""
@@ -136,8 +152,7 @@ class DenoiseBatch:
                 for name in ("cond", "pooled") if self._takes_pooled else ("cond",):
                     self.graph.copy(name, after, self.graph, name, before)
         if old != new:
-            guided = self._guidance_dim is not None
-            for name in ("state", "guidance_embed") if guided else ("state",):
+            for name in self._by_slot:
                 self.graph.copy(name, new, self.graph, name, old)
             self._steps[new], self._seeds[new] = self._steps[old], self._seeds[old]
             self._table[old] = np.eye(STATE_ROWS, TABLE_COLUMNS)

@@ -26,10 +26,16 @@ def check_job(model: Model, timeline: Timeline, settings: RenderSettings, *, bat
     Raises:
         SettingsError: the batch is out of its range, a frame has more conditions than it has rows,
             the size does not suit the model, the sampler cannot take the number of steps on some
-            frame, or a frame starts from an init picture and there is none.
+            frame, a frame starts from an init picture and there is none, or there are maps and the
+            model has no ControlNet.
     """
     check_batch(batch)
     model.check_size(settings.size)
+    if settings.control is not None and not model.has_control:
+        raise SettingsError(
+            f"model '{model.manifest.name}' has no ControlNet, which --control needs: export its "
+            "checkpoint with --controlnet DIR"
+        )
     timeline = timeline.for_model(model_guides=model.guides)
     if timeline.max_rows > batch:
         raise SettingsError(

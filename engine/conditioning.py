@@ -1,4 +1,4 @@
-"""What a frame is rendered from: its noise, its prompt embeddings and their weights, a picture.
+"""What a frame is rendered from: noise, prompt embeddings and their weights, pictures.
 
 `Conditioner` turns one `FramePlan` into arrays. The engine's worker thread calls it ahead of the
 device, and a frame's condition is a pure function of the plan and the model.
@@ -20,6 +20,7 @@ from giffusion.engine.settings import FROM_NOISE, RenderSettings
 
 Embed = Callable[[str], NDArray[np.float32]]
 InitLatents = Callable[[int], NDArray[np.float32]]
+ReadMap = Callable[[int], NDArray[np.uint8]]
 CACHED_KEY_FRAMES = 8
 """Key frames whose noise is kept; a frame needs the two around it."""
 
@@ -35,6 +36,8 @@ class Condition:
         init_latents: the init picture that it starts from besides, (4, h, w) float32, or None.
         pooled: SDXL's pooled embeddings, one a row, (rows, P) float32; None for other models.
         guidance: the frame's guidance scale, for models that take it themselves.
+        control_map: the picture that steers it, (H, W, 3) RGB, or None.
+        control_scale: how far it does; 0 without a picture.
     """
 
     noise: NDArray[np.float32]
@@ -43,6 +46,8 @@ class Condition:
     init_latents: NDArray[np.float32] | None = None
     pooled: NDArray[np.float32] | None = None
     guidance: float = 1.0
+    control_map: NDArray[np.uint8] | None = None
+    control_scale: float = 0.0
 
 
 class Conditioner:
@@ -56,6 +61,7 @@ class Conditioner:
             frames do not start from noise alone.
         pool: prompt text to its pooled embedding, (P,) float32; needed for SDXL.
         zero_negative: whether an empty negative prompt is zeros instead of its embeddings.
+        read_map: frame number to its map, (H, W, 3) RGB; needed where frames are steered.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Conditioner:
         *,
         pool: Embed | None = None,
         zero_negative: bool = False,
+        read_map: ReadMap | None = None,
     ) -> None:
         self._blend_noise = BLENDS[settings.latents]
         self._blend_embeds = BLENDS[settings.embeddings]
@@ -74,6 +81,7 @@ class Conditioner:
         self._pool = pool
         self._zero_negative = zero_negative
         self._init_latents = init_latents
+        self._read_map = read_map
 
         @lru_cache(maxsize=CACHED_KEY_FRAMES)
         def key_noise(seed: int) -> NDArray[np.float32]:
@@ -96,6 +104,8 @@ class Conditioner:
             self._start(plan),
             None if self._pool is None else self._blended(plan, self._pool),
             plan.guidance,
+            self._map(plan),
+            plan.control_scale,
         )
 
     def _blended(self, plan: FramePlan, embed: Embed) -> NDArray[np.float32]:
@@ -118,3 +128,9 @@ class Conditioner:
             return None
         assert self._init_latents is not None, "the job was checked to have a picture"
         return self._init_latents(plan.frame)
+
+    def _map(self, plan: FramePlan) -> NDArray[np.uint8] | None:
+        if plan.control_scale == 0:
+            return None
+        assert self._read_map is not None, "scales without maps are refused by the settings"
+        return self._read_map(plan.frame)

@@ -1,4 +1,4 @@
-"""The tensors of the four fused graphs, the same on every runtime.
+"""The tensors of the fused graphs, the same on every runtime.
 
 `giffusion.export` writes graphs with these names, axes and types; the engine fills and reads
 them; a runtime only moves them. Symbolic axes are strings: `slots`, `rows`, `images`, `prompts`,
@@ -79,6 +79,7 @@ def denoise_spec(
     time_dim: int,
     pooled_dim: int | None = None,
     guidance_dim: int | None = None,
+    control_dim: int | None = None,
 ) -> GraphSpec:
     """One evaluation of the model for every row and one sampler step for every slot.
 
@@ -93,6 +94,8 @@ def denoise_spec(
             height and width, crop top and left, target height and width); None for other models.
         guidance_dim: width of the guidance scale's sinusoid, which distilled models (LCM) take;
             None for other models.
+        control_dim: width of a map's embedding, which a model with a ControlNet takes with its
+            scale; None for other models.
     """
     latent = (LATENT_CHANNELS, "h", "w")
     more: tuple[TensorSpec, ...] = ()
@@ -103,6 +106,11 @@ def denoise_spec(
         )
     if guidance_dim is not None:
         more += (TensorSpec("guidance_embed", "float32", ("slots", guidance_dim)),)
+    if control_dim is not None:
+        more += (
+            TensorSpec("control", "float32", ("slots", control_dim, "h", "w")),
+            TensorSpec("control_scale", "float32", ("slots",)),
+        )
     return GraphSpec(
         "denoise",
         (
@@ -138,4 +146,17 @@ def encode_spec() -> GraphSpec:
         "encode",
         (TensorSpec("rgb", "uint8", ("images", "8*h", "8*w", 3)),),
         (TensorSpec("latents", "float32", ("images", LATENT_CHANNELS, "h", "w")),),
+    )
+
+
+def control_spec(control_dim: int) -> GraphSpec:
+    """A ControlNet's maps, RGB bytes, to what its blocks begin with.
+
+    Args:
+        control_dim: width of a map's embedding.
+    """
+    return GraphSpec(
+        "control",
+        (TensorSpec("rgb", "uint8", ("images", "8*h", "8*w", 3)),),
+        (TensorSpec("control", "float32", ("images", control_dim, "h", "w")),),
     )

@@ -109,7 +109,7 @@ class Lane:
         axes = {"images": self._num_images, "h": height, "w": width}
         with ExitStack() as loaded:
             self.denoiser = DenoiseBatch(model, runtime, size=size, num_rows=num_rows)
-            loaded.callback(self.denoiser.graph.close)
+            loaded.callback(self.denoiser.close)
             self._decode = runtime.load(path, model.spec("decode"), axes)
             loaded.callback(self._decode.close)
             self._loaded = loaded.pop_all()

@@ -21,9 +21,10 @@ GRAPH_DTYPES = ("fp32", "fp16", "bf16")
 """What a graph's network computes in; runtimes that choose for themselves read the first."""
 _PARTS = {
     "text": ("text_encoder/", "text_encoder_2/"),
-    "denoise": ("unet/",),
+    "denoise": ("unet/", "controlnet/"),
     "decode": ("decoder/",),
     "encode": ("vae/",),
+    "control": ("controlnet/",),
 }
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "int": int,
@@ -65,6 +66,7 @@ class Manifest:
         time_dim: width of the timestep's sinusoid.
         guidance_dim: width of the guidance scale's sinusoid where the model takes it, as LCM does,
             and guidance needs no negative row; None for other models.
+        control_dim: width of the embedding of a ControlNet's map; None for models without one.
         flip_sin_to_cos: whether the sinusoid begins with its cosines.
         freq_shift: shift of the sinusoid's frequencies.
         graphs: sha256 of each graph file, by its name without `.onnx`.
@@ -84,6 +86,7 @@ class Manifest:
     token_vectors: dict[str, int]
     time_dim: int
     guidance_dim: int | None
+    control_dim: int | None
     flip_sin_to_cos: bool
     freq_shift: float
     graphs: dict[str, str]

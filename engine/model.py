@@ -18,6 +18,7 @@ from pathlib import Path
 from giffusion.engine.contract import (
     LATENT_SCALE,
     GraphSpec,
+    control_spec,
     decode_spec,
     denoise_spec,
     encode_spec,
@@ -32,6 +33,9 @@ from giffusion.engine.tokenizer import PromptTokenizer
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 """The folders of the text encoders' tokenizers."""
 GRAPHS = ("text", "denoise", "decode", "encode")
+"""The stages that every model has."""
+CONTROL = "control"
+"""The stage that a model with a ControlNet has besides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,16 @@ class Model:
     def guides(self) -> bool:
         """Whether the model takes the guidance scale itself, as LCM does."""
         return self.manifest.guidance_dim is not None
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the model has a ControlNet, whose maps steer frames."""
+        return self.manifest.control_dim is not None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that the model has a graph of."""
+        return stages_of(self.manifest)
 
     @property
     def tokenizer(self) -> PromptTokenizer:
@@ -82,7 +96,7 @@ class Model:
         """Returns the file of one stage's graph.
 
         Args:
-            stage: one of `GRAPHS`.
+            stage: one of `stages`.
             dtype: what its network computes in, one of `GRAPH_DTYPES`.
 
         Raises:
@@ -127,6 +141,11 @@ def graph_names(dtypes: Iterable[str] = GRAPH_DTYPES) -> list[str]:
     return [graph_path(Path(), stage, dtype).stem for stage in GRAPHS for dtype in dtypes]
 
 
+def stages_of(manifest: Manifest) -> tuple[str, ...]:
+    """Returns the stages that a model with a manifest has a graph of."""
+    return GRAPHS if manifest.control_dim is None else (*GRAPHS, CONTROL)
+
+
 def graph_spec(manifest: Manifest, stage: str) -> GraphSpec:
     """Returns the contract of one stage's graph, with a manifest's widths."""
     match stage:
@@ -139,11 +158,14 @@ def graph_spec(manifest: Manifest, stage: str) -> GraphSpec:
                 manifest.time_dim,
                 manifest.pooled_dim,
                 manifest.guidance_dim,
+                manifest.control_dim,
             )
         case "decode":
             return decode_spec()
         case "encode":
             return encode_spec()
+        case "control" if manifest.control_dim is not None:
+            return control_spec(manifest.control_dim)
     raise ValueError(f"unknown stage {stage!r}")
 
 
@@ -184,7 +206,7 @@ def load_model(folder: Path) -> Model:
     if not isinstance(entries, dict):
         raise ModelError(f"{config} is not a scheduler's config: expected a JSON object")
     schedule = NoiseSchedule.from_config(entries)
-    for name in dict.fromkeys((*GRAPHS, *manifest.graphs)):
+    for name in dict.fromkeys((*stages_of(manifest), *manifest.graphs)):
         _verify(folder / f"{name}.onnx", manifest.graphs.get(name))
     for source, digest in manifest.sources.items():
         _verify(folder / source, digest)

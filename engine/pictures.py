@@ -1,4 +1,4 @@
-"""An init picture: a file to pixels, and pixels to latents.
+"""Pictures that frames are made from: a file to pixels, and pixels to latents.
 
 A render reads it before a runtime is opened, the engine where a job brings none, and it is encoded
 on the thread that makes conditions. The invariant: a picture is read as what it is, bounded in
@@ -131,23 +131,30 @@ def _as_rgba(picture: Image.Image) -> Image.Image:
 
 
 class PictureEncoder:
-    """Pictures to latents, by a model's encode graph, which is loaded at the first.
+    """Pictures to what a model has for them, by a graph of it that is loaded at the first.
 
     Args:
         model: the model.
         runtime: what runs the graph.
         size: (width, height) of the pictures.
+        stage: whose graph it is: `encode`, of which come latents, or `control`.
     """
 
-    def __init__(self, model: Model, runtime: Runtime, size: tuple[int, int]) -> None:
-        self._model, self._runtime, self._size = model, runtime, size
+    def __init__(
+        self, model: Model, runtime: Runtime, size: tuple[int, int], stage: str = "encode"
+    ) -> None:
+        self._model, self._runtime, self._size, self._stage = model, runtime, size, stage
 
     def encode(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the latents, (4, h, w), of a picture, (H, W, 3) RGB."""
+        latents: NDArray[np.float32] = self.run(picture).read("latents", 0)
+        return latents
+
+    def run(self, picture: NDArray[np.uint8]) -> Graph:
+        """Runs the graph on a picture, (H, W, 3) RGB; what comes of it is its output's entry 0."""
         self._graph.write("rgb", picture, 0)
         self._graph.run()
-        latents: NDArray[np.float32] = self._graph.read("latents", 0)
-        return latents
+        return self._graph
 
     def close(self) -> None:
         """Frees the graph."""
@@ -157,6 +164,6 @@ class PictureEncoder:
     @cached_property
     def _graph(self) -> Graph:
         height, width = latent_size(self._size)
-        path = self._model.graph_path("encode", self._runtime.graph_dtype)
+        path = self._model.graph_path(self._stage, self._runtime.graph_dtype)
         axes = {"images": 1, "h": height, "w": width}
-        return self._runtime.load(path, self._model.spec("encode"), axes)
+        return self._runtime.load(path, self._model.spec(self._stage), axes)

@@ -22,6 +22,7 @@ from typing import Any
 from giffusion.engine.batch import Steps, sampler_steps
 from giffusion.engine.checks import check_batch, check_job
 from giffusion.engine.conditioning import Conditioner, InitLatents
+from giffusion.engine.control import map_reader
 from giffusion.engine.embedder import PromptEmbedder
 from giffusion.engine.errors import DeviceError, GiffusionError, SettingsError
 from giffusion.engine.frames import Frame
@@ -173,6 +174,7 @@ class Engine:
             self._init_latents(settings, image),
             pool=self._embedder.pool if self._embedder.pools else None,
             zero_negative=self.model.manifest.zero_negative,
+            read_map=None if settings.control is None else map_reader(settings.control, size),
         )
         plans = (timeline[frame] for frame in frames)
         conditions = Prefetch(plans, conditioner.condition, self._worker, depth=self.num_rows)

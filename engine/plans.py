@@ -53,6 +53,7 @@ class FramePlan:
         seeds: of the two noises that its own is blended from.
         seed_weight: how far it is from the first of them to the second, in [0, 1].
         rows: the conditions, the negative one first; none has the weight 0.
+        control_scale: how far its map steers it; 0 for a frame that needs none.
     """
 
     frame: int
@@ -67,6 +68,7 @@ class FramePlan:
     seeds: tuple[int, int]
     seed_weight: float
     rows: tuple[ConditionRow, ...]
+    control_scale: float = 0.0
 
     def to_dict(self) -> dict[str, object]:
         """Returns the plan in the form that is written as JSON, one name for each field."""

@@ -20,6 +20,7 @@ from giffusion.engine.settings import RenderSettings, parse_fps
 from giffusion.engine.timeline import Timeline
 
 _KEYS = ("giffusion", "prompts", "settings", "numerics")
+_DIGESTS = ("image_sha256", "control_sha256")
 _NUMERICS: Mapping[str, type] = {
     **dict.fromkeys(("model", "fingerprint", "runtime", "precision", "encoder"), str),
     **dict.fromkeys(("batch", "quality"), int),
@@ -37,6 +38,7 @@ class RenderRecord:
         settings: the job's; head and tail are part of the prompts.
         numerics: what the bits depend on besides: model, runtime, precision, batch, encoder.
         image_sha256: of the init picture, or None where there is none.
+        control_sha256: of the maps, as `giffusion.engine.control.maps_digest` gives it, or None.
     """
 
     version: str
@@ -44,23 +46,30 @@ class RenderRecord:
     settings: RenderSettings
     numerics: dict[str, Any]
     image_sha256: str | None = None
+    control_sha256: str | None = None
 
     @classmethod
     def of(
-        cls, timeline: Timeline, numerics: dict[str, Any], image_sha256: str | None = None
+        cls,
+        timeline: Timeline,
+        numerics: dict[str, Any],
+        image_sha256: str | None = None,
+        control_sha256: str | None = None,
     ) -> RenderRecord:
         """Returns the record of a job, rendered with some numerics."""
         settings = replace(timeline.settings, head="", tail="")
         prompts = format_prompts(timeline.key_frames)
-        return cls(version("giffusion"), prompts, settings, numerics, image_sha256)
+        digests = image_sha256, control_sha256
+        return cls(version("giffusion"), prompts, settings, numerics, *digests)
 
     def to_json(self) -> str:
         """Returns the record as JSON, on one line."""
         settings = {**asdict(self.settings), "fps": str(self.settings.fps)}
         values = (self.version, self.prompts, settings, self.numerics)
         record = dict(zip(_KEYS, values, strict=True))
-        if self.image_sha256 is not None:
-            record["image_sha256"] = self.image_sha256
+        for name in _DIGESTS:
+            if getattr(self, name) is not None:
+                record[name] = getattr(self, name)
         # A path that is no UTF-8 has surrogates, which become JSON's own escapes.
         text = json.dumps(record, ensure_ascii=False)
         return text.encode(errors="backslashreplace").decode()
@@ -79,15 +88,15 @@ class RenderRecord:
         if not isinstance(record, dict) or not set(_KEYS) <= record.keys():
             raise InputError("the text in it is no plan of a render: expected one by giffusion")
         given, prompts, settings, numerics = (record[key] for key in _KEYS)
-        digest = record.get("image_sha256")
+        digests = [record.get(name) for name in _DIGESTS]
         if not (
             isinstance(given, str)
             and isinstance(prompts, str)
             and _is_sound(numerics)
-            and isinstance(digest, str | None)
+            and all(isinstance(digest, str | None) for digest in digests)
         ):
             raise InputError("its plan is damaged: expected texts and settings by giffusion")
-        return cls(given, prompts, _settings(settings), numerics, digest)
+        return cls(given, prompts, _settings(settings), numerics, *digests)
 
     def timeline(self, source: str) -> Timeline:
         """Plans the render again.

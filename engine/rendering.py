@@ -14,6 +14,7 @@ from typing import Any
 
 from giffusion.engine.cautions import cut_prompts, lost_negatives
 from giffusion.engine.checks import check_job
+from giffusion.engine.control import maps_digest
 from giffusion.engine.encode import check_output, choose_encoder, open_writer
 from giffusion.engine.encode.encoders import AUTO
 from giffusion.engine.encode.writer import Writer
@@ -136,7 +137,7 @@ def render(
     timeline = timeline.for_model(model_guides=model.guides)
     size = model.check_size(settings.size)
     image = None if settings.image is None else read_image(Path(settings.image), size)
-    digest = None if image is None else image.sha256
+    digests = None if image is None else image.sha256, maps_digest(timeline)
     report, note = on_progress or _unreported, on_note or _unreported
     if on_warning is not None:
         for line in [*cut_prompts(model, timeline), *lost_negatives(model, timeline)]:
@@ -165,7 +166,7 @@ def render(
                 size=size,
                 fps=settings.fps,
                 num_frames=num_frames,
-                metadata=RenderRecord.of(timeline, numerics, digest).to_json(),
+                metadata=RenderRecord.of(timeline, numerics, *digests).to_json(),
                 encoder=choice.name,
                 quality=quality,
                 on_device=on_device,

@@ -42,6 +42,7 @@ SCHEDULES = {
     "steps": Limits(1, MAX_STEPS, whole=True),
     "strength": Limits(0, 1),
     "noise": Limits(0, 2),
+    "control_scale": Limits(0, 2),
     # Up to here floats tell each whole number from the next.
     "seed": Limits(0, 2**53),
 }
@@ -89,6 +90,9 @@ class RenderSettings:
             beginning; without `num_frames` as far away as key frames are on average.
         pingpong: after the last frame all are shown again, backwards.
         image: path of the init picture, or None.
+        control: maps for the model's ControlNet: path of a picture, for all frames, or a pattern
+            such as `FOLDER/%05d.png`, one a frame, numbered from 0; or None.
+        control_scale: how far the map steers a frame, 0 … 2; None is 1 with maps, and 0 without.
 
     Raises:
         SettingsError: a value is out of its range or a name is unknown.
@@ -115,6 +119,8 @@ class RenderSettings:
     loop: bool = False
     pingpong: bool = False
     image: str | None = None
+    control: str | None = None
+    control_scale: float | str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.fps, int | Fraction):
@@ -144,6 +150,11 @@ class RenderSettings:
             _one_of(name, getattr(self, name), BLENDS)
         if self.loop and self.pingpong:
             raise SettingsError("loop and pingpong both close the sequence: give one of them")
+        if self.control_scale is not None and self.control is None:
+            raise SettingsError(
+                f"control_scale is {quote(self.control_scale)} and there are no maps: expected "
+                "maps by --control"
+            )
         if self.fixed_latent and isinstance(self.seed, str):
             raise SettingsError(
                 "fixed_latent is one noise for all frames and a schedule of seeds is many: give one"
@@ -156,7 +167,9 @@ class RenderSettings:
             name: a key of `SCHEDULES`.
         """
         value = getattr(self, name)
-        if value is None:
+        if value is None and name == "control_scale":
+            value = 0.0 if self.control is None else 1.0
+        elif value is None:
             value = FROM_NOISE if self.image is None else WITH_IMAGE
         return parse_schedule(value, name, SCHEDULES[name])
 

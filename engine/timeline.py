@@ -138,6 +138,7 @@ class Timeline:
             seeds=seeds,
             seed_weight=seed_weight,
             rows=tuple([row for row in rows if row.weight != 0]),
+            control_scale=curves["control_scale"].at(frame),
         )
 
     def __iter__(self) -> Iterator[FramePlan]:

@@ -20,6 +20,7 @@ from giffusion.export.additions.embeddings import add_embedding
 from giffusion.export.additions.lora import fuse_loras
 from giffusion.export.checkpoint.autoencoders import replace_decoder, replace_vae
 from giffusion.export.checkpoint.checkpoint import Checkpoint
+from giffusion.export.checkpoint.controlnets import add_controlnet
 from giffusion.export.checkpoint.folder import read_folder
 from giffusion.export.checkpoint.staging import check_target, staged_folder
 from giffusion.export.checkpoint.write import write_checkpoint
@@ -45,6 +46,7 @@ class ExportSettings:
             file's own.
         vae: another autoencoder, a folder or a safetensors file.
         decoder: another decoder, `taesd:PATH`.
+        controlnet: the folder of a ControlNet, which becomes a part of the model.
         dtype: what weights are stored in, `fp32`, `fp16` or `bf16`; None as they are.
         graphs: what graphs are written for, of `GRAPH_DTYPES`; fp32 among them.
         optimum: whether to add the files that Optimum's ONNX pipelines read.
@@ -57,6 +59,7 @@ class ExportSettings:
     embeddings: tuple[Embedding, ...] = ()
     vae: Path | None = None
     decoder: str | None = None
+    controlnet: Path | None = None
     dtype: str | None = None
     graphs: tuple[str, ...] = GRAPH_DTYPES
     optimum: bool = False
@@ -66,9 +69,8 @@ class ExportSettings:
     @property
     def edits(self) -> bool:
         """Whether anything of the checkpoint is to be changed."""
-        return bool(
-            self.loras or self.embeddings or self.vae or self.decoder or self.dtype is not None
-        )
+        parts = (self.loras, self.embeddings, self.vae, self.decoder, self.controlnet)
+        return any(parts) or self.dtype is not None
 
 
 def export_checkpoint(
@@ -162,6 +164,8 @@ def _edited(checkpoint: Checkpoint, settings: ExportSettings) -> Checkpoint:
         checkpoint = replace_vae(checkpoint, settings.vae)
     if settings.decoder is not None:
         checkpoint = replace_decoder(checkpoint, settings.decoder)
+    if settings.controlnet is not None:
+        checkpoint = add_controlnet(checkpoint, settings.controlnet)
     if settings.loras:
         checkpoint = fuse_loras(checkpoint, settings.loras)
     for path, token in settings.embeddings:
@@ -179,8 +183,8 @@ def _from_optimum(
     if settings.edits or settings.optimum or settings.prediction is not None:
         raise SettingsError(
             f"{source} was made by Optimum and has graphs in place of weights: expected none of "
-            "--lora, --embedding, --vae, --decoder, --dtype, --prediction, --optimum; export the "
-            "checkpoint that it was made of"
+            "--lora, --embedding, --vae, --decoder, --controlnet, --dtype, --prediction, "
+            "--optimum; export the checkpoint that it was made of"
         )
     with staged_folder(output) as folder:
         return export_optimum(source, folder, name=name, progress=progress)
@@ -193,6 +197,8 @@ def _in_place(
         raise SettingsError(
             f"{folder} is the checkpoint itself, which is not changed: choose another -o"
         )
+    # Reading checks that the parts are there, complete, and fit each other.
+    _read(folder, settings)
     manifest = export_model(folder, name=name, dtypes=settings.graphs, progress=progress)
     if settings.optimum:
         write_optimum(folder, manifest, progress=progress)

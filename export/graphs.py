@@ -1,4 +1,4 @@
-"""The four fused graphs as torch modules, with the tensors of `giffusion.engine.contract`.
+"""The fused graphs as torch modules, with the tensors of `giffusion.engine.contract`.
 
 `giffusion.export.onnx` traces them. What lies outside the networks is float32 multiplication and
 addition; values are cast to a network's own type at its edge only, so the sampler's state is
@@ -17,6 +17,7 @@ from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
 from giffusion.engine.contract import GraphSpec, TensorSpec
+from giffusion.export.control_graphs import control_residuals
 from giffusion.export.nv12 import nv12
 
 
@@ -50,13 +51,14 @@ class DenoiseGraph(nn.Module):
     Shapes and types are those of `giffusion.engine.contract.denoise_spec`. The timestep enters
     behind the UNet's own sinusoid, which would lose it in half precision. SDXL takes its pooled
     embeddings and size ids besides; their sinusoids are the UNet's own, in float32. LCM takes the
-    guidance scale's sinusoid.
+    guidance scale's sinusoid. With a ControlNet, each slot has a map's embedding and its scale.
     """
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, unet: nn.Module, controlnet: nn.Module | None = None) -> None:
         super().__init__()
         self.unet: Any = unet
-        for module in unet.modules():
+        self.controlnet: Any = controlnet
+        for module in self.modules():
             for name, child in module.named_children():
                 if isinstance(child, GEGLU):
                     setattr(module, name, SplitGEGLU(child))
@@ -75,20 +77,36 @@ class DenoiseGraph(nn.Module):
         pooled: Tensor | None = None,
         size_ids: Tensor | None = None,
         guidance_embed: Tensor | None = None,
+        control: Tensor | None = None,
+        control_scale: Tensor | None = None,
     ) -> Tensor:
         dtype = self.unet.dtype
         # The UNet joins both in float32, and casts what they become.
         micro = {} if pooled is None else {"text_embeds": pooled, "time_ids": size_ids}
+        residuals: Mapping[str, Any] = {}
         if guidance_embed is not None:
             guidance_embed = guidance_embed.index_select(0, row_slot).to(dtype)
         scaled = state[:, 0] * scale[:, None, None, None]
+        row_latents = scaled.index_select(0, row_slot).to(dtype)
+        row_time = time_proj.index_select(0, row_slot)
+        if control is not None and control_scale is not None:
+            residuals = control_residuals(
+                self.controlnet,
+                row_latents,
+                row_time,
+                cond.to(dtype),
+                micro,
+                control.index_select(0, row_slot).to(dtype),
+                control_scale.index_select(0, row_slot).to(dtype),
+            )
         row_output: Tensor = self.unet(
-            scaled.index_select(0, row_slot).to(dtype),
-            time_proj.index_select(0, row_slot),
+            row_latents,
+            row_time,
             cond.to(dtype),
             timestep_cond=guidance_embed,
             added_cond_kwargs=micro,
             return_dict=False,
+            **residuals,
         )[0]
         # MatMul and Einsum would be run in half precision or TF32; a product and a sum are not.
         # Rows come first: runtimes add up a leading axis in order, so that the idle rows in

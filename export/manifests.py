@@ -34,7 +34,7 @@ def make_manifest(
     Args:
         folder: the model folder.
         name: what the model is called.
-        configs: of `unet` and the text encoders, by their folders.
+        configs: of `unet`, the text encoders and `controlnet`, by their folders.
         weights: the files that graphs take weights from, and other files that are read, by path.
         origin: sha256 of the files that the folder was made of, by name.
 
@@ -66,6 +66,7 @@ def make_manifest(
         token_vectors=_token_vectors(folder / tokenizers[0]),
         time_dim=int(unet["block_out_channels"][0]),
         guidance_dim=unet.get("time_cond_proj_dim"),
+        control_dim=int(unet["block_out_channels"][0]) if "controlnet" in configs else None,
         flip_sin_to_cos=bool(unet.get("flip_sin_to_cos", True)),
         freq_shift=float(unet.get("freq_shift", 0)),
         graphs={},

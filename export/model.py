@@ -12,10 +12,11 @@ from pathlib import Path
 from giffusion.engine.contract import LATENT_SCALE
 from giffusion.engine.errors import SettingsError, nearest
 from giffusion.engine.manifest import GRAPH_DTYPES, MANIFEST, Manifest
-from giffusion.engine.model import GRAPHS, graph_path, graph_spec
+from giffusion.engine.model import CONTROL, GRAPHS, graph_path, graph_spec, stages_of
 from giffusion.engine.schedule import NoiseSchedule
 from giffusion.export.checkpoint.check import check_unet, check_vae
 from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES
+from giffusion.export.checkpoint.controlnets import check_controlnet
 from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.checkpoint.networks import network_class
 from giffusion.export.manifests import make_manifest, sha256
@@ -62,6 +63,8 @@ def export_model(
         network_class(part, configs[part], str(folder / part))
     for part in sorted(parts & {"vae", "decoder"}):
         check_vae(configs[part], str(folder / part))
+    if "controlnet" in parts:
+        check_controlnet(configs["controlnet"], configs["unet"], str(folder / "controlnet"))
     NoiseSchedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
     for part in parts:
         weights_file(folder, part)
@@ -72,7 +75,7 @@ def export_model(
         weights=[file for part in sorted(parts) for file in _files(part)],
         origin=origin or {},
     )
-    for stage in GRAPHS:
+    for stage in stages_of(manifest):
         weights = stage_weights(folder, stage)
         for dtype in dtypes:
             progress(f"{manifest.name}: tracing {stage} in {dtype}")
@@ -103,7 +106,8 @@ def check_dtypes(dtypes: Sequence[str]) -> None:
 
 
 def _parts(folder: Path) -> set[str]:
-    return {part for stage in GRAPHS for part in stage_parts(folder, stage).values()}
+    stages = (*GRAPHS, CONTROL)
+    return {part for stage in stages for part in stage_parts(folder, stage).values()}
 
 
 def _files(part: str) -> tuple[str, str]:

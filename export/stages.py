@@ -21,12 +21,23 @@ from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES
 from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.checkpoint.networks import make_network, network_class
 from giffusion.export.checkpoint.tensors import StoredTensor, stored_tensors
+from giffusion.export.control_graphs import ControlGraph
 from giffusion.export.graphs import DecodeGraph, DenoiseGraph, EncodeGraph, TextGraph
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_GRAPHS = {"text": TextGraph, "denoise": DenoiseGraph, "decode": DecodeGraph, "encode": EncodeGraph}
-_OTHER_HALF = {"decode": ("encoder", "quant_conv"), "encode": ("decoder", "post_quant_conv")}
-"""The modules of an autoencoder that a stage does not run."""
+_GRAPHS = {
+    "text": TextGraph,
+    "denoise": DenoiseGraph,
+    "decode": DecodeGraph,
+    "encode": EncodeGraph,
+    "control": ControlGraph,
+}
+_UNUSED: Mapping[str, tuple[str, ...]] = {
+    "denoise": ("controlnet.controlnet_cond_embedding",),
+    "decode": ("vae.encoder", "vae.quant_conv"),
+    "encode": ("vae.decoder", "vae.post_quant_conv"),
+}
+"""The modules of its networks that a stage does not run."""
 
 
 def stage_parts(folder: Path, stage: str) -> dict[str, str]:
@@ -34,14 +45,17 @@ def stage_parts(folder: Path, stage: str) -> dict[str, str]:
 
     Args:
         folder: a model folder.
-        stage: one of `giffusion.engine.model.GRAPHS`.
+        stage: one of `giffusion.engine.model.GRAPHS`, or `CONTROL`.
     """
     match stage:
         case "text":
-            names = ("text_encoder", "text_encoder_2")
-            return {name: name for name in names if (folder / name).is_dir()}
+            second = "text_encoder_2"
+            names = ("text_encoder", second) if (folder / second).is_dir() else ("text_encoder",)
+            return {name: name for name in names}
         case "denoise":
-            return {"unet": "unet"}
+            return {"unet": "unet"} | stage_parts(folder, "control")
+        case "control":
+            return {"controlnet": "controlnet"} if (folder / "controlnet").is_dir() else {}
         case "decode" if (folder / "decoder").is_dir():
             return {"vae": "decoder"}
         case "decode" | "encode":
@@ -84,7 +98,7 @@ def load_stage(folder: Path, stage: str, dtype: str = "fp32") -> nn.Module:
 
     Args:
         folder: a folder as `giffusion export` writes it.
-        stage: one of `giffusion.engine.model.GRAPHS`.
+        stage: one of those that the model has.
         dtype: what its network computes in, one of `giffusion.engine.model.GRAPH_DTYPES`; SDXL's
             autoencoder, which overflows in fp16, computes in bf16 instead.
 
@@ -136,9 +150,14 @@ def _networks(folder: Path, stage: str) -> dict[str, Any]:
     networks = {
         prefix: _network(folder / part, part) for prefix, part in stage_parts(folder, stage).items()
     }
-    for name in _OTHER_HALF.get(stage, ()):
-        if hasattr(networks["vae"], name):
-            setattr(networks["vae"], name, nn.Identity())
+    for path in _UNUSED.get(stage, ()):
+        prefix, _, name = path.partition(".")
+        if hasattr(networks.get(prefix), name):
+            setattr(networks[prefix], name, nn.Identity())
+    if stage == "control":
+        # All that it runs; the rest is the denoise graph's.
+        embedding = networks["controlnet"].controlnet_cond_embedding
+        networks["controlnet"] = nn.ModuleDict({"controlnet_cond_embedding": embedding})
     return networks
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from giffusion.engine.contract import LATENT_SCALE, GraphSpec
 from giffusion.engine.errors import ModelError
-from giffusion.engine.model import GRAPHS, Model, load_model
+from giffusion.engine.model import Model, load_model
 from giffusion.engine.runtimes import open_runtime
 from giffusion.export.graphs import example_axes, example_inputs
 from giffusion.export.stages import load_stage
@@ -60,7 +60,7 @@ def verify_model(folder: Path, report: Callable[[Check], None]) -> None:
         ModelError: a part of the model is missing, or is not what its config describes.
     """
     model = load_model(folder)
-    for stage in GRAPHS:
+    for stage in model.stages:
         spec = model.spec(stage)
         inputs = example_inputs(spec, side=2 * model.manifest.size_multiple // LATENT_SCALE)
         expected = _by_torch(folder, stage, spec, inputs)

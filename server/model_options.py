@@ -42,6 +42,9 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
         "--decoder", metavar="taesd:PATH", help="a faster decoder; the autoencoder still encodes"
     )
     edits.add_argument(
+        "--controlnet", metavar="DIR", help="a ControlNet, which takes maps by render's --control"
+    )
+    edits.add_argument(
         "--dtype", help="store weights in fp32, fp16 or bf16 (default: as the checkpoint has them)"
     )
     edits.add_argument(

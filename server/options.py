@@ -49,6 +49,11 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         "--size", type=_typed(parse_size), help="WIDTHxHEIGHT (default: the model's)"
     )
     sampling.add_argument("--image", metavar="FILE", help="picture that frames start from")
+    sampling.add_argument(
+        "--control",
+        metavar="FILE",
+        help="map for the model's ControlNet, or FOLDER/%%05d.png, one a frame",
+    )
 
 
 def _add_time_options(group: argparse._ArgumentGroup) -> None:
@@ -84,6 +89,11 @@ def _add_schedule_options(group: argparse._ArgumentGroup) -> None:
         help=f"share of the steps that are taken, 0 to 1 (default: {WITH_IMAGE} with --image, 1)",
     )
     group.add_argument("--noise", metavar="F", help=_help("factor of the noise, 0 to 2", "noise"))
+    group.add_argument(
+        "--control-scale",
+        metavar="C",
+        help="how far maps steer, 0 to 2 (default: 1 with --control)",
+    )
 
 
 def add_output_options(parser: argparse.ArgumentParser, *, required: bool) -> None:

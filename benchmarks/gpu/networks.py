@@ -138,6 +138,7 @@ class Networks:
             pad_token_ids=load_model(tokens).manifest.pad_token_ids,
             text_dims=(made.prompt_dim,),
             pooled_dim=made.pooled_dim,
+            control_dim=None,
             zero_negative=made.pooled_dim is not None,
             token_vectors={},
             time_dim=made.time_dim,

@@ -29,7 +29,7 @@ class FakeRuntime(HostRuntime):
 
     def __init__(self, precision: str | None = None) -> None:
         self.precision = precision or "fp32"
-        self.num_runs = {"text": 0, "denoise": 0, "decode": 0, "encode": 0}
+        self.num_runs = dict.fromkeys(_STAGES, 0)
 
     def load(
         self,
@@ -77,6 +77,9 @@ def _denoise(inputs: _Arrays, outputs: _Arrays) -> tuple[Array, ...]:
     time = inputs["time_proj"].mean(axis=1)[row_slot, None, None, None]
     cond = inputs["cond"].mean(axis=(1, 2))[:, None, None, None]
     row_output = np.tanh(scaled[row_slot] + time) * np.float32(0.5) + cond
+    if "control" in inputs:
+        steered = inputs["control"].mean(axis=1) * inputs["control_scale"][:, None, None]
+        row_output += steered[row_slot, None]
     mix = inputs["mix"][:, :, None, None, None]
     output = np.where(mix != 0, mix * row_output[None], np.float32(0)).sum(axis=1)
     terms = np.concatenate([state, output[:, None], inputs["noise"][:, None]], axis=1)
@@ -105,9 +108,16 @@ def _encode(inputs: _Arrays, outputs: _Arrays) -> tuple[Array, ...]:
     return (np.concatenate([channels, channels[:, :1]], axis=1),)
 
 
+def _control(inputs: _Arrays, outputs: _Arrays) -> tuple[Array, ...]:
+    small = inputs["rgb"][:, ::LATENT_SCALE, ::LATENT_SCALE].astype(np.float32)
+    grey = small.mean(axis=3)[:, None] / 255
+    return (np.broadcast_to(grey, outputs["control"].shape),)
+
+
 _STAGES: dict[str, Callable[[_Arrays, _Arrays], tuple[Array, ...]]] = {
     "text": _text,
     "denoise": _denoise,
     "decode": _decode,
     "encode": _encode,
+    "control": _control,
 }

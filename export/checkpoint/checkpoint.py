@@ -20,6 +20,7 @@ WEIGHTS_FILES = {
     "unet": "diffusion_pytorch_model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
     "decoder": "diffusion_pytorch_model.safetensors",
+    "controlnet": "diffusion_pytorch_model.safetensors",
 }
 """The file in each part's folder that its weights are written to."""
 
@@ -60,7 +61,8 @@ class Checkpoint:
         pipeline: its `model_index.json`.
         scheduler: its `scheduler_config.json`.
         parts: `unet`, `vae`, `text_encoder`, and with SDXL `text_encoder_2`; `decoder` where
-            pictures are decoded by another autoencoder than they are encoded by.
+            pictures are decoded by another autoencoder than they are encoded by, `controlnet` where
+            maps steer them.
         vocabularies: `tokenizer`, and with SDXL `tokenizer_2`.
         sources: the files that were read, by what they are called in messages and manifests.
     """

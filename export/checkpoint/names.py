@@ -46,7 +46,7 @@ def canonical_tensors(part: str, tensors: Mapping[str, Tensor], where: str) -> d
     for old, tensor in tensors.items():
         if is_leftover(old) or (part == "text_encoder" and old == "text_projection.weight"):
             continue
-        name = rename(old) if part != "unet" else old
+        name = rename(old) if part not in ("unet", "controlnet") else old
         if name in result:
             raise ModelError(f"{where} has {old!r} and {name!r}, which are one weight: keep one")
         result[name] = _linear(tensor) if part == "vae" and _is_attention(name) else tensor

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -21,6 +21,7 @@ _CLASSES: Mapping[str, tuple[Any, ...]] = {
     "unet": (UNet2DConditionModel,),
     "vae": (AutoencoderKL, AutoencoderTiny),
     "decoder": (AutoencoderTiny,),
+    "controlnet": (ControlNetModel,),
     "text_encoder": (CLIPTextModel,),
     "text_encoder_2": (CLIPTextModelWithProjection,),
 }

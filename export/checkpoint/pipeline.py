@@ -47,7 +47,7 @@ _OTHERS = {
     "Video": "a video model",
 }
 _ALONE = {
-    "ControlNet": "a ControlNet, no model by itself",
+    "ControlNet": "a ControlNet, no model by itself: export a model with --controlnet and this",
     "UNet": "a UNet alone, without text encoder and autoencoder",
     "Autoencoder": "an autoencoder alone: export a model, and give this as its VAE",
     "Adapter": "an adapter, no model by itself",

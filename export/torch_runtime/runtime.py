@@ -30,7 +30,7 @@ from giffusion.export.torch_runtime.host import HostTorchGraph, check_stage
 
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")}
 """What a kind of device computes in, its default first."""
-EXACT_STAGES = ("text", "encode")
+EXACT_STAGES = ("text", "encode", "control")
 """Stages that compute in fp32 whatever the precision: they run seldom, and whole videos begin with
 what they make."""
 

@@ -43,6 +43,7 @@ def _settings(options: argparse.Namespace) -> ExportSettings:
         embeddings=tuple(map(parse_embedding, options.embedding)),
         vae=None if options.vae is None else Path(options.vae),
         decoder=options.decoder,
+        controlnet=None if options.controlnet is None else Path(options.controlnet),
         dtype=options.dtype,
         graphs=tuple(word.strip() for word in options.graphs.split(",")),
         optimum=options.optimum,

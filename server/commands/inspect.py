@@ -10,12 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 from reprlib import repr as quote
 
+from giffusion.engine.control import maps_digest
 from giffusion.engine.encode import read_metadata
 from giffusion.engine.errors import InputError, ModelError
 from giffusion.engine.model import Model, load_model
 from giffusion.engine.pictures import file_digest
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.settings import RenderSettings
+from giffusion.engine.timeline import Timeline
 from giffusion.models import find_model, installed_models
 from giffusion.server.commands.render import open_report, render_timeline
 from giffusion.server.reports import Report
@@ -56,6 +58,7 @@ def _render_again(options: argparse.Namespace, record: RenderRecord) -> None:
         raise InputError("--again has no place to go: give -o FILE")
     timeline = record.timeline(str(options.file))
     _check_image(record)
+    _check_maps(record, timeline)
     _take_over(options, record)
     with open_report(options) as report:
         if (installed := version("giffusion")) != record.version:
@@ -133,6 +136,14 @@ def _check_image(record: RenderRecord) -> None:
         )
 
 
+def _check_maps(record: RenderRecord, timeline: Timeline) -> None:
+    if maps_digest(timeline) != record.control_sha256:
+        raise InputError(
+            f"{record.settings.control}: these are not the maps that the file was made with: put "
+            "those there again"
+        )
+
+
 def _lines(record: RenderRecord) -> Iterator[str]:
     """Yields the plan for reading: the key frames, and what is not the default."""
     yield f"# made by giffusion {record.version}"
@@ -147,3 +158,5 @@ def _lines(record: RenderRecord) -> Iterator[str]:
         yield f"{name}: {value}"
     if record.image_sha256 is not None:
         yield f"image_sha256: {record.image_sha256}"
+    if record.control_sha256 is not None:
+        yield f"control_sha256: {record.control_sha256}"

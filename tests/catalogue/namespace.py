@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+from giffusion.engine.control import map_file
 from giffusion.engine.curves import parse_schedule
 from giffusion.engine.easing import segment_weight
 from giffusion.engine.encode import check_output
@@ -32,6 +33,7 @@ def namespace() -> dict[str, object]:
         Timeline,
         check_output,
         load_model,
+        map_file,
         parse_expression,
         parse_prompts,
         parse_schedule,

@@ -162,8 +162,9 @@ def test_a_number_that_is_none_is_refused_in_one_line() -> None:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_schedule_that_is_a_number_is_that_number(name: str) -> None:
-    given_as_text = RenderSettings(**{name: " 1 "})  # type: ignore[arg-type]
-    assert given_as_text == RenderSettings(**{name: 1})  # type: ignore[arg-type]
+    given_as_text = RenderSettings(control="a.png", **{name: " 1 "})  # type: ignore[arg-type]
+    given = RenderSettings(control="a.png", **{name: 1})  # type: ignore[arg-type]
+    assert given_as_text == given
     curve = given_as_text.schedule(name).bind({})
     assert curve.constant == 1
 

@@ -526,6 +526,7 @@ def test_plan_as_json() -> None:
         "noise": 1.0,
         "seed": [1, 2],
         "seed_weight": 0.25,
+        "control_scale": 0.0,
         "rows": [
             {"prompt": ["grey", "grey"], "weight": -4.0},
             {"prompt": ["a", "b"], "weight": 5.0},

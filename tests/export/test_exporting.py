@@ -243,6 +243,7 @@ EDITS = {
     "embeddings": ((Path("a.safetensors"), None),),
     "vae": Path("vae"),
     "decoder": "taesd:a",
+    "controlnet": Path("controlnet"),
     "dtype": "fp32",
     "prediction": "epsilon",
 }

@@ -220,6 +220,7 @@ def test_plan_prints_one_object_a_frame(capfd: pytest.CaptureFixture[str]) -> No
         "strength": 1.0,
         "noise": 1.0,
         "seed_weight": 0.5,
+        "control_scale": 0.0,
         "seed": [plans[0]["seed"][0], plans[4]["seed"][0]],  # type: ignore[index]
         "rows": [
             {"prompt": ["blurry", "blurry"], "weight": -3.0},

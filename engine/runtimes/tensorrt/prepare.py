@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from giffusion.engine.manifest import Manifest
-from giffusion.engine.model import GRAPHS, Model, graph_path, latent_size
+from giffusion.engine.model import Model, graph_path, latent_size
 from giffusion.engine.runtimes.base import OnPrepare
 from giffusion.engine.runtimes.tensorrt.build import OPTIONS, build_engine
 from giffusion.engine.runtimes.tensorrt.manifest import EngineRequest
@@ -93,7 +93,7 @@ def ensure_engines(
     store: EngineStore,
     model: Model,
     *,
-    stages: Collection[str] = GRAPHS,
+    stages: Collection[str] | None = None,
     on_progress: OnPrepare,
     on_engine: OnEngine | None = None,
 ) -> dict[str, StoredEngine]:
@@ -103,7 +103,7 @@ def ensure_engines(
         target: what they are for.
         store: where they are kept.
         model: whose graphs they are built from.
-        stages: those that are wanted.
+        stages: those that are wanted; all of them if None.
         on_progress: told of each build.
         on_engine: told of each engine that is there.
 
@@ -113,6 +113,7 @@ def ensure_engines(
         EngineStoreError: the store cannot be written.
     """
     target.package.check_precision(target.precision, target.devices)
+    stages = model.stages if stages is None else stages
     for stage in stages:
         model.graph_path(stage, target.precision)
     requests = {stage: target.request(model.manifest, stage) for stage in stages}

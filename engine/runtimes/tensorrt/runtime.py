@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from giffusion.engine.contract import LATENT_SCALE, GraphSpec
 from giffusion.engine.errors import ModelError, SettingsError
 from giffusion.engine.manifest import MANIFEST, Manifest
-from giffusion.engine.model import Model, graph_path
+from giffusion.engine.model import CONTROL, Model, graph_path
 from giffusion.engine.runtimes.base import OnPrepare
 from giffusion.engine.runtimes.cuda.bindings import open_cuda
 from giffusion.engine.runtimes.cuda.graph import DeviceGraph
@@ -30,8 +30,10 @@ from giffusion.engine.runtimes.tensorrt.store import EngineStore, StoredEngine
 from giffusion.engine.settings import GPU_BATCHES, GPU_DECODE_BATCHES
 
 PRECISIONS = ("fp16", "bf16", "fp32")
-RENDER_STAGES = ("text", "denoise", "decode")
-_BATCH_AXES = {"text": "prompts", "denoise": "rows", "decode": "images", "encode": "images"}
+RENDER_STAGES = ("text", "denoise", "decode", CONTROL)
+"""The stages that a render needs, of those that a model has; pictures are seldom encoded."""
+_BATCH_AXES = {"text": "prompts", "denoise": "rows"}
+"""The axis of a stage's batch, of the others `images`."""
 
 
 class TensorRtRuntime:
@@ -114,10 +116,10 @@ class TensorRtRuntime:
             EngineStoreError: the store cannot be written.
         """
         target = self._target(size)
-        stages: tuple[str, ...] = RENDER_STAGES
+        stages = [stage for stage in RENDER_STAGES if stage in model.stages]
         request = self._target(size, (batch,)).request(model.manifest, "denoise")
         if self._store.find(request) is not None:
-            stages = ("text", "decode")
+            stages.remove("denoise")
         elif batch not in target.batches:
             wider = self._target(size, tuple(sorted({*GPU_BATCHES, batch})))
             raise self._store.missing(request, wider.command(model.folder))
@@ -167,7 +169,7 @@ class TensorRtRuntime:
         size = manifest.size
         if "h" in axes:
             size = (axes["w"] * LATENT_SCALE, axes["h"] * LATENT_SCALE)
-        batch = axes[_BATCH_AXES[stage]]
+        batch = axes[_BATCH_AXES.get(stage, "images")]
         request = self._target(size, (batch,), (batch,)).request(manifest, stage)
         found = self._store.find(request)
         if found is None:
