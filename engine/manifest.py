@@ -14,6 +14,7 @@ from pathlib import Path
 from reprlib import repr as quote
 
 from giffusion.engine.errors import ModelError
+from giffusion.engine.kinds import expected_kind
 
 MANIFEST = "giffusion.json"
 FORMAT = 2
@@ -25,24 +26,6 @@ _PARTS = {
     "decode": ("decoder/",),
     "encode": ("vae/",),
     "control": ("controlnet/",),
-}
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "int": int,
-    "str": str,
-    "bool": bool,
-    "float": (int, float),
-    "int | None": (int, type(None)),
-    "dict[str, str]": dict,
-    "dict[str, int]": dict,
-}
-_CALLED = {
-    "int": "a whole number",
-    "str": "a text",
-    "bool": "true or false",
-    "float": "a number",
-    "int | None": "a whole number or null",
-    "dict[str, str]": "an object of texts",
-    "dict[str, int]": "an object of whole numbers",
 }
 _LISTS = {"size": 2, "pad_token_ids": None, "text_dims": None}
 """The fields that are lists of whole numbers, with their lengths where they have one."""
@@ -116,20 +99,12 @@ class Manifest:
             wrong = ", ".join(sorted(entries.keys() ^ expected))
             raise ModelError(f"{path} has missing or unknown keys: {wrong}; export it again")
         for field in dataclasses.fields(cls):
-            kind = _KINDS.get(str(field.type))
-            if kind is not None and not isinstance(entries[field.name], kind):
+            value = entries[field.name]
+            if (wanted := _expected(field.name, str(field.type), value)) is not None:
                 raise ModelError(
-                    f"{path} has {field.name} {quote(entries[field.name])}: expected "
-                    f"{_CALLED[str(field.type)]}; export it again"
+                    f"{path} has {field.name} {quote(value)}: expected {wanted}; export it again"
                 )
-        for name in _LISTS:
-            if not _is_list(entries[name], _LISTS[name]):
-                raise ModelError(
-                    f"{path} has {name} {quote(entries[name])}: expected a list of whole numbers; "
-                    "export it again"
-                )
-            entries[name] = tuple(entries[name])
-        return cls(**entries)
+        return cls(**entries | {name: tuple(entries[name]) for name in _LISTS})
 
     @property
     def prompt_dim(self) -> int:
@@ -156,7 +131,11 @@ class Manifest:
         path.write_text(text, encoding="utf-8")
 
 
-def _is_list(value: object, length: int | None) -> bool:
-    if not isinstance(value, list) or not all(type(item) is int for item in value):
-        return False
-    return len(value) == length if length is not None else len(value) > 0
+def _expected(name: str, annotation: str, value: object) -> str | None:
+    """Says what a field's value should have been, or None where it is that."""
+    if name not in _LISTS:
+        return expected_kind(value, annotation)
+    length = _LISTS[name]
+    is_list = isinstance(value, list) and all(type(item) is int for item in value)
+    fits = is_list and (len(value) == length if length else value)  # type: ignore[arg-type]
+    return None if fits else "a list of whole numbers"
