@@ -5,19 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from giffusion.engine.errors import RuntimeUnavailableError
+from giffusion.server.extras import needs_export
 
 _NUM_NAMED = 5
 
 
 def run(options: argparse.Namespace) -> None:
     """Converts `options.file` to `options.output`, and says what was kept and what was not."""
-    try:
+    with needs_export("convert"):
         from giffusion.export.pickles.convert import convert
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"convert needs {error.name}: install giffusion with its `export` extra"
-        ) from None
     conversion = convert(options.file, options.output)
     for what, names in (
         ("left out, being no weights", conversion.left_out),

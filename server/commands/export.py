@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from giffusion.engine.errors import RuntimeUnavailableError
+from giffusion.server.extras import needs_export
 
 if TYPE_CHECKING:
     from giffusion.export.exporting import ExportSettings
@@ -16,12 +16,8 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> None:
     """Exports, telling each step, and says how to render with what was made."""
-    try:
+    with needs_export("export"):
         from giffusion.export.exporting import export_checkpoint
-    except ModuleNotFoundError as error:
-        raise RuntimeUnavailableError(
-            f"`giffusion export` does not work here: {error}; pip install 'giffusion[export]'"
-        ) from None
     settings = _settings(options)
     manifest = export_checkpoint(options.checkpoint, options.output, settings, progress=_tell)
     if options.json:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from giffusion.engine.errors import (
     InputError,
     ModelError,
-    RuntimeUnavailableError,
     SettingsError,
 )
 from giffusion.engine.model import load_model
 from giffusion.models import bundled_models, find_model, installed_models
 from giffusion.models.registry import Registry
+from giffusion.server.extras import needs_export
 
 if TYPE_CHECKING:
     from giffusion.export.verify import Check
@@ -95,13 +95,8 @@ def _open_verify() -> _Verify:
     Raises:
         RuntimeUnavailableError: one of them is not installed.
     """
-    try:
+    with needs_export("models verify"):
         from giffusion.export.verify import verify_model
-    except ModuleNotFoundError as error:
-        raise RuntimeUnavailableError(
-            f"`giffusion models verify` does not work here: {error}; "
-            "pip install 'giffusion[export]'"
-        ) from None
     return verify_model
 
 
