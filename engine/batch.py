@@ -22,6 +22,10 @@ from giffusion.engine.runtimes.base import Graph, Runtime
 from giffusion.engine.sampling import MAX_CACHED_TABLES, SamplerTable, sampler_table
 from giffusion.engine.scheduler import Move, Slot
 
+_BY_ROW = ("cond", "pooled")
+_BY_SLOT = ("state", "guidance_embed", "control", "control_scale")
+"""What a frame brings, and keeps until it is done; a model's graph takes some of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Steps:
@@ -79,13 +83,12 @@ class DenoiseBatch:
         self._seeds: dict[int, int] = {}
         self._axes = axes
         # What frames bring besides their prompts, by the input that takes it.
-        self._takes_pooled = "pooled" in shapes
         self._guidance_dim = model.manifest.guidance_dim
         self._maps = PictureEncoder(model, runtime, size, CONTROL) if model.has_control else None
-        if self._takes_pooled:
+        if "size_ids" in shapes:
             self.graph.write("size_ids", np.tile(size_ids(size), (num_rows, 1)))
-        by_slot = ("state", "guidance_embed", "control", "control_scale")
-        self._by_slot = [name for name in by_slot if name in shapes]
+        self._by_row = [name for name in _BY_ROW if name in shapes]
+        self._by_slot = [name for name in _BY_SLOT if name in shapes]
 
     @property
     def num_rows(self) -> int:
@@ -99,16 +102,13 @@ class DenoiseBatch:
             self._state[0] += steps.init_latents * condition.init_latents
         self.graph.write("state", self._state, slot.index)
         self._mix[slot.index] = 0
-        for row, embeds, weight in zip(
-            slot.rows, condition.prompt_embeds, condition.mix, strict=True
-        ):
-            self._mix[slot.index, row] = weight
-            self._row_slot[row] = slot.index
-            self.graph.write("cond", embeds, row)
-        if self._takes_pooled:
-            assert condition.pooled is not None
-            for row, pooled in zip(slot.rows, condition.pooled, strict=True):
-                self.graph.write("pooled", pooled, row)
+        self._mix[slot.index, list(slot.rows)] = condition.mix
+        self._row_slot[list(slot.rows)] = slot.index
+        for name in self._by_row:
+            values = condition.prompt_embeds if name == "cond" else condition.pooled
+            assert values is not None, "the model's conditions have what its graph takes"
+            for row, value in zip(slot.rows, values, strict=True):
+                self.graph.write(name, value, row)
         if self._guidance_dim is not None:
             embed = guidance_embed(condition.guidance, self._guidance_dim)
             self.graph.write("guidance_embed", embed, slot.index)
@@ -149,7 +149,7 @@ class DenoiseBatch:
         self._row_slot[list(move.slot.rows)] = new
         for before, after in zip(move.rows, move.slot.rows, strict=True):
             if before != after:
-                for name in ("cond", "pooled") if self._takes_pooled else ("cond",):
+                for name in self._by_row:
                     self.graph.copy(name, after, self.graph, name, before)
         if old != new:
             for name in self._by_slot:

@@ -156,8 +156,8 @@ class Engine:
             InputError: the init picture cannot be read.
             ValueError: a job of that name is queued, or the segment lies outside of the timeline.
         """
-        check_job(self.model, timeline, settings, batch=self.batch)
         timeline = timeline.for_model(model_guides=self.model.guides)
+        check_job(self.model, timeline, settings, batch=self.batch)
         size = self.model.check_size(settings.size)
         if size != self.size:
             wanted, own = ("x".join(map(str, sides)) for sides in (size, self.size))

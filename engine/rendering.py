@@ -133,8 +133,8 @@ def render(
         quality=quality,
     )
     model = model if isinstance(model, Model) else load_model(Path(model))
-    check_job(model, timeline, settings, batch=batch)
     timeline = timeline.for_model(model_guides=model.guides)
+    check_job(model, timeline, settings, batch=batch)
     size = model.check_size(settings.size)
     image = None if settings.image is None else read_image(Path(settings.image), size)
     digests = None if image is None else image.sha256, maps_digest(timeline)
