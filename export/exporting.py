@@ -72,6 +72,11 @@ class ExportSettings:
         parts = (self.loras, self.embeddings, self.vae, self.decoder, self.controlnet)
         return any(parts) or self.dtype is not None
 
+    @property
+    def variant(self) -> str | None:
+        """The variant of a checkpoint's weights to read where it has several; fp32 is plain."""
+        return None if self.dtype == "fp32" else self.dtype
+
 
 def export_checkpoint(
     checkpoint: str | Path,
@@ -132,8 +137,7 @@ def _find(
     """Returns the checkpoint's folder or file, brought from the hub where it is an id."""
     text = str(checkpoint)
     if is_hub_id(text):
-        prefer = settings.dtype if settings.dtype != "fp32" else None
-        return fetch(text, prefer=prefer, progress=progress)
+        return fetch(text, prefer=settings.variant, progress=progress)
     path = Path(os.path.expanduser(text))
     # Not the methods of `Path`, which raise for a name that is too long or may not be looked at.
     if os.path.isdir(path):
@@ -156,7 +160,7 @@ def _read(source: Path, settings: ExportSettings) -> Checkpoint:
             f"prediction '{settings.prediction}' goes with a single file: {source} has a "
             "scheduler_config.json, which says it; leave the option out"
         )
-    return read_folder(source, prefer=settings.dtype if settings.dtype != "fp32" else None)
+    return read_folder(source, prefer=settings.variant)
 
 
 def _edited(checkpoint: Checkpoint, settings: ExportSettings) -> Checkpoint:

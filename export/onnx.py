@@ -6,10 +6,7 @@ contract's names and axes; it carries no path of the machine that wrote it.
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from giffusion.engine.contract import GraphSpec
 from giffusion.engine.errors import ModelError
 from giffusion.export.checkpoint.tensors import StoredTensor
 from giffusion.export.graphs import example_inputs
+from giffusion.export.quiet import quiet_tracer
 from giffusion.export.stages import weight_key
 from giffusion.export.weights import share_weights
 
@@ -52,7 +50,7 @@ def export_graph(
     """
     inputs = example_inputs(spec, side=2 * side_multiple)
     parameters = {name for name, _ in graph.named_parameters()}
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet_tracer():
         program = torch.onnx.export(
             graph,
             kwargs=inputs,
@@ -101,22 +99,6 @@ def _dim(axis: str, dims: dict[str, object]) -> object:
     factor, _, name = axis.rpartition("*")
     dim = dims.setdefault(name, torch.export.Dim(name))
     return int(factor) * dim if factor else dim  # type: ignore[operator]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the tracer's remarks about itself from the user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _anonymise(model: ir.Model) -> None:

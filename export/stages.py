@@ -99,7 +99,7 @@ def load_stage(folder: Path, stage: str, dtype: str = "fp32") -> nn.Module:
     Args:
         folder: a folder as `giffusion export` writes it.
         stage: one of those that the model has.
-        dtype: what its network computes in, one of `giffusion.engine.model.GRAPH_DTYPES`; SDXL's
+        dtype: what its network computes in, one of `giffusion.engine.manifest.GRAPH_DTYPES`; SDXL's
             autoencoder, which overflows in fp16, computes in bf16 instead.
 
     Raises:

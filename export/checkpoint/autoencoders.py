@@ -21,8 +21,9 @@ from giffusion.export.checkpoint.networks import network_class
 from giffusion.export.checkpoint.pipeline import INDEX
 from giffusion.export.checkpoint.taesd import taesd_decoder
 from giffusion.export.checkpoint.tensors import Tensor
-from giffusion.export.checkpoint.weights_files import PICKLES, read_tensors
+from giffusion.export.checkpoint.weights_files import read_tensors
 from giffusion.export.originals.convert import original_vae
+from giffusion.export.pickles.convert import PICKLE_SUFFIXES
 
 DECODERS = ("taesd",)
 """Kinds of decoders that `replace_decoder` knows."""
@@ -130,7 +131,7 @@ def _read_file(checkpoint: Checkpoint, path: Path) -> tuple[Part, tuple[Path, ..
 def _read(path: Path, expected: str) -> Mapping[str, Tensor]:
     if not os.path.exists(path):
         raise ModelError(f"{path} is missing: expected {expected}")
-    if path.suffix != ".safetensors" and path.suffix not in PICKLES:
+    if path.suffix != ".safetensors" and path.suffix not in PICKLE_SUFFIXES:
         raise ModelError(f"{path} is no .safetensors file: expected {expected}")
     return read_tensors(path)
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -116,23 +116,35 @@ def stored_tensors(file: Path) -> list[StoredTensor]:
             f"{file} is not a safetensors file: expected a checkpoint that diffusers saved with "
             "safe_serialization=True"
         ) from None
+    except RecursionError:
+        raise ModelError(f"{file} is not a safetensors file: its header is nested") from None
+
+
+def read_header(file: Path) -> tuple[dict[str, Any], int]:
+    """Returns the header of a file that `stored_tensors` accepts, and where its data begin.
+
+    The header has an entry with `dtype`, `shape` and `data_offsets` for each tensor, of whatever
+    type, and may have texts about the file under `__metadata__`.
+    """
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        if length > file.stat().st_size:
+            raise ValueError
+        header: dict[str, Any] = json.loads(stream.read(length))
+    return header, 8 + length
 
 
 def _parse(file: Path) -> list[StoredTensor]:
     file_length = file.stat().st_size
-    with file.open("rb") as stream:
-        (header_length,) = struct.unpack("<Q", stream.read(8))
-        if header_length > file_length:
-            raise ValueError
-        header = json.loads(stream.read(header_length))
+    header, data = read_header(file)
     tensors = []
     for name, entry in header.items():
         if name == "__metadata__" or entry["dtype"] not in DTYPES:
             continue
         dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
-        begin, end = (8 + header_length + offset for offset in entry["data_offsets"])
+        begin, end = (data + offset for offset in entry["data_offsets"])
         length = int(math.prod(shape) * dtype.itemsize)
-        if not 8 + header_length <= begin <= end <= file_length or end - begin != length:
+        if not data <= begin <= end <= file_length or end - begin != length:
             raise ValueError
         tensors.append(StoredTensor(file, name, dtype, shape, begin, length))
     return tensors

@@ -8,9 +8,7 @@ of a file is returned, is a known leftover, or is refused by name.
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +16,9 @@ from pathlib import Path
 from giffusion.engine.errors import ModelError, one_line
 from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.checkpoint.names import is_leftover
-from giffusion.export.checkpoint.tensors import DTYPES, Tensor, stored_tensors
-from giffusion.export.pickles.convert import is_pickle, refuse_pickle
+from giffusion.export.checkpoint.tensors import DTYPES, Tensor, read_header, stored_tensors
+from giffusion.export.pickles.convert import PICKLE_SUFFIXES, is_pickle, refuse_pickle
 
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
 
@@ -73,8 +70,6 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         types = _types(file)
     except OSError as error:
         raise ModelError(f"{file} cannot be read: {one_line(error.strerror or error)}") from None
-    except RecursionError:
-        raise ModelError(f"{file} is not a safetensors file: its header is nested") from None
     for name, kind in types.items():
         if kind not in DTYPES and not is_leftover(name):
             raise ModelError(
@@ -88,10 +83,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _types(file: Path) -> dict[str, str]:
-    """The types by name, of a header that `stored_tensors` has found well-formed."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
+    header, _ = read_header(file)
     return {name: str(entry["dtype"]) for name, entry in header.items() if name != "__metadata__"}
 
 
@@ -131,7 +123,7 @@ def _is_non_ema(variant: str) -> bool:
 
 
 def _refuse_without(folder: Path, stem: str) -> None:
-    pickles = sorted(path for path in folder.glob("*") if path.suffix in PICKLES)
+    pickles = sorted(path for path in folder.glob("*") if path.suffix in PICKLE_SUFFIXES)
     if pickles:
         refuse_pickle(pickles[0])
     raise ModelError(f"{folder / stem}.safetensors is missing: expected safetensors weights")

@@ -13,7 +13,7 @@ from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 from onnxscript import version_converter
 
 from giffusion.engine.errors import ModelError, one_line
-from giffusion.export.onnx import _quiet
+from giffusion.export.quiet import quiet_tracer
 
 _AGAIN = "export it again with optimum-cli export onnx"
 _IDS = (ir.DataType.INT64, ir.DataType.INT32)
@@ -57,7 +57,7 @@ def convert_opset(model: ir.Model, opset: int, path: Path) -> None:
     if model.opset_imports.get("") == opset:
         return
     try:
-        with _quiet():
+        with quiet_tracer():
             version_converter.convert_version(model, opset, fallback=True)
     except Exception as error:  # the converter raises what its adapters stumble on
         raise ModelError(

@@ -19,10 +19,11 @@ from giffusion.engine.contract import LATENT_SCALE
 from giffusion.engine.manifest import Manifest
 from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES
 from giffusion.export.checkpoint.json_files import read_json
-from giffusion.export.onnx import MAX_LATENT_SIDE, _quiet
+from giffusion.export.onnx import MAX_LATENT_SIDE
 from giffusion.export.optimum.data_file import DATA_FILE, move_weights
 from giffusion.export.optimum.folder import GRAPH_FILE
 from giffusion.export.optimum.plain_graphs import PlainGraph, plain_graphs
+from giffusion.export.quiet import quiet_tracer
 from giffusion.export.stages import stage_parts, stage_weights, weight_key
 from giffusion.export.weights import share_weights
 
@@ -65,7 +66,7 @@ def write_optimum(
 def _trace(plain: PlainGraph, size_multiple: int) -> ir.Model:
     """Returns a network's graph, its weights without values."""
     parameters = {name for name, _ in plain.module.named_parameters()}
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet_tracer():
         program = torch.onnx.export(
             plain.module,
             kwargs=dict(plain.inputs),

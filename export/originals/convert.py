@@ -7,14 +7,13 @@ alone. The invariant: a part has every tensor of its network, in its shape, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from giffusion.engine.errors import ModelError
+from giffusion.export.checkpoint.check import empty_network
 from giffusion.export.checkpoint.checkpoint import Part
 from giffusion.export.checkpoint.tensors import Tensor
 from giffusion.export.originals.published import published
@@ -129,7 +128,8 @@ def _part(
     prefix: str,
 ) -> Part:
     _refuse_unknown([prefix + name for name in unknown], what)
-    expected = _shapes(kind, config)
+    network = empty_network(kind, config, what)
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     missing = [name for name in expected if name not in tensors]
     if missing:
         raise ModelError(
@@ -158,18 +158,3 @@ def _refuse_unknown(names: list[str], what: str) -> None:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 1} more tensors" if len(names) > 1 else ""
     return f"the tensor {names[0]!r}{more}"
-
-
-def _shapes(kind: Any, config: Config) -> dict[str, tuple[int, ...]]:
-    """Returns the names and shapes of a network's tensors, without making any."""
-    is_text = kind in (CLIPTextModel, CLIPTextModelWithProjection)
-    make = partial(kind, CLIPTextConfig(**config)) if is_text else partial(kind.from_config, config)
-    with torch.device("meta"):
-        tensors = make().state_dict()
-    return {_canonical(name, is_text): tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def _canonical(name: str, is_text: bool) -> str:
-    """Gives a text encoder's tensor the prefix that transformers 5 saves it without."""
-    bare = is_text and not name.startswith(("text_model.", "text_projection."))
-    return f"text_model.{name}" if bare else name

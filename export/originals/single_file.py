@@ -7,18 +7,17 @@ read.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from giffusion.engine.errors import ModelError, one_line
 from giffusion.export.checkpoint.checkpoint import Checkpoint
-from giffusion.export.checkpoint.tensors import DTYPES, StoredTensor, stored_tensors
+from giffusion.export.checkpoint.tensors import DTYPES, StoredTensor, read_header, stored_tensors
 from giffusion.export.checkpoint.vocabularies import openai_vocabulary
 from giffusion.export.originals.convert import original_parts
 from giffusion.export.originals.published import PAD_TOKENS
@@ -128,17 +127,14 @@ def _used(
 
 
 def _header(path: Path) -> _Header:
-    """Reads the header of a file that `stored_tensors` has accepted."""
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        entries = json.loads(stream.read(length))
-        metadata = entries.pop("__metadata__", None)
-        return _Header(
-            metadata=metadata if isinstance(metadata, dict) else {},
-            dtypes={name: str(entry["dtype"]) for name, entry in entries.items()},
-            shapes={name: _shape(entry) for name, entry in entries.items()},
-            global_step=_global_step(stream, 8 + length, entries.get(_STEP)),
-        )
+    entries, data = read_header(path)
+    metadata = entries.pop("__metadata__", None)
+    return _Header(
+        metadata=metadata if isinstance(metadata, dict) else {},
+        dtypes={name: str(entry["dtype"]) for name, entry in entries.items()},
+        shapes={name: _shape(entry) for name, entry in entries.items()},
+        global_step=_global_step(path, data, entries.get(_STEP)),
+    )
 
 
 def _shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
@@ -147,13 +143,14 @@ def _shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(shape) if isinstance(shape, list) else ()
 
 
-def _global_step(stream: BinaryIO, begin: int, entry: Any) -> int | None:
+def _global_step(path: Path, data: int, entry: Any) -> int | None:
     """Reads the number of training steps, where the file has it as one integer."""
     try:
         first, last = entry["data_offsets"]
         if entry["dtype"] != "I64" or last - first != 8:
             return None
-        stream.seek(begin + first)
-        return int(struct.unpack("<q", stream.read(8))[0])
+        with path.open("rb") as stream:
+            stream.seek(data + first)
+            return int(struct.unpack("<q", stream.read(8))[0])
     except (KeyError, OSError, OverflowError, TypeError, ValueError, struct.error):
         return None  # No number that could be a count; nothing else hangs on it.
