@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from giffusion.engine.contract import GraphSpec
 from giffusion.engine.embedder import PromptEmbedder
 from giffusion.engine.emphasis import plain_text
-from giffusion.engine.frames import Frame, PixelFormat
 from giffusion.engine.keys import derive_seed
 from giffusion.engine.model import Model
 from giffusion.engine.noise import initial_noise, step_noise
@@ -34,6 +33,7 @@ from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes.base import Array, Graph, HostRuntime, Index, Runtime
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
+from tests.engine.frames import Frames
 from tests.engine.samplers.reference import CLASSES
 
 OPENVINO_SAMPLERS = ("ddim", "dpm++2m", "euler", "euler_ads")
@@ -183,22 +183,6 @@ class _RecordingGraph:
         self, name: str, index: Index, source: Graph, source_name: str, source_index: Index
     ) -> None:
         self._graph.copy(name, index, source, source_name, source_index)
-
-
-class Frames:
-    """Keeps the frames of a job."""
-
-    pixel_format = PixelFormat.RGB24
-    on_device = False
-    backlog = 0
-
-    def __init__(self) -> None:
-        self.pictures: list[NDArray[np.uint8]] = []
-
-    def write(self, index: int, frame: Frame) -> None:
-        assert index == len(self.pictures)
-        assert isinstance(frame, np.ndarray)
-        self.pictures.append(frame)
 
 
 def render(model: Model, runtime: Runtime, sampler: str) -> Rendered:

@@ -5,34 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from giffusion.engine.frames import Frame, PixelFormat
 from giffusion.engine.model import Model
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
+from tests.engine.frames import Frames
 
 OpenModel = Callable[[str], Model]
 PROMPTS = ["a red house", "a dog"]
-
-
-class Frames:
-    """Keeps the frames of a job."""
-
-    pixel_format = PixelFormat.RGB24
-    on_device = False
-    backlog = 0
-
-    def __init__(self) -> None:
-        self.pictures: list[NDArray[np.uint8]] = []
-
-    def write(self, index: int, frame: Frame) -> None:
-        assert index == len(self.pictures)
-        assert isinstance(frame, np.ndarray)
-        self.pictures.append(frame)
 
 
 def guided(sampler: str, **changes: Any) -> RenderSettings:

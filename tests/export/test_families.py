@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from giffusion.engine.noise import initial_noise
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import RenderSettings
+from tests.engine.frames import Frames
 from tests.export import families
-from tests.export.renders import PROMPTS, Frames, OpenModel, guided, render
+from tests.export.renders import PROMPTS, OpenModel, guided, render
 
 SHAPE = (4, families.LATENT_SIDE, families.LATENT_SIDE)
 # Of diffusers' Euler schedulers, about NumPy 2.

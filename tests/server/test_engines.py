@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,9 +30,9 @@ from giffusion.models import find_model
 from giffusion.server.cli import main
 from giffusion.server.commands import engines
 from tests.catalogue.slim import slim_model
+from tests.server.conftest import Command
 
 BUILD = "build mini --device sm89 --size 64x64 --batch 2"
-Command = Callable[[str], tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +46,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def command(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Command:
+def command(cache: Path, monkeypatch: pytest.MonkeyPatch, program: Command) -> Command:
     monkeypatch.setenv(CACHE, str(cache))
 
-    def run(line: str) -> tuple[int, str, str]:
-        try:
-            status = main(shlex.split(line))
-        except SystemExit as ended:  # what argparse refuses
-            status = int(str(ended.code))
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return run
+    return program
 
 
 def has_gpu() -> bool:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from giffusion.engine.places import HOME
-from giffusion.server.cli import main
 from tests.catalogue.slim import edit_json, slim_model
-
-Command = Callable[[str], tuple[int, str, str]]
+from tests.server.conftest import Command
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +32,12 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Command:
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: Command) -> Command:
     """Runs the program in a folder, without registered models at first."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(HOME, str(tmp_path / "data"))
 
-    def run(line: str) -> tuple[int, str, str]:
-        try:
-            status = main(shlex.split(line))
-        except SystemExit as ended:  # what argparse refuses
-            status = int(str(ended.code))
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return run
+    return program
 
 
 def listed(command: Command) -> dict[str, dict[str, object]]:
