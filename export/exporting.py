@@ -15,7 +15,7 @@ from pathlib import Path
 
 from giffusion.engine.digests import sha256
 from giffusion.engine.errors import ModelError, SettingsError
-from giffusion.engine.manifest import GRAPH_DTYPES, Manifest
+from giffusion.engine.manifest import GRAPH_DTYPES, MANIFEST, Manifest
 from giffusion.export.additions.embeddings import add_embedding
 from giffusion.export.additions.lora import fuse_loras
 from giffusion.export.checkpoint.autoencoders import replace_decoder, replace_vae
@@ -114,7 +114,7 @@ def export_checkpoint(
         return _from_optimum(source, output, name, settings, progress)
     if in_place:
         return _in_place(output, name, settings, progress)
-    edited = _edited(_read(source, settings), settings)
+    edited = _edited(read_source(source, settings), settings)
     origin = {label: sha256(path) for label, path in edited.sources.items()}
     with staged_folder(output) as folder:
         write_checkpoint(edited, folder, dtype=settings.dtype, progress=progress)
@@ -122,8 +122,14 @@ def export_checkpoint(
             folder, name=name, dtypes=settings.graphs, origin=origin, progress=progress
         )
         if settings.optimum:
-            write_optimum(folder, manifest, progress=progress)
+            _add_optimum(folder, manifest, progress)
     return manifest
+
+
+def _add_optimum(folder: Path, manifest: Manifest, progress: Callable[[str], None]) -> None:
+    if manifest.control_dim is not None:
+        progress(f"{manifest.name}: Optimum's pipelines get the model without its ControlNet")
+    write_optimum(folder, manifest, progress=progress)
 
 
 def _is_same_folder(checkpoint: str, output: Path) -> bool:
@@ -152,7 +158,17 @@ def _find(
     return path
 
 
-def _read(source: Path, settings: ExportSettings) -> Checkpoint:
+def read_source(source: Path, settings: ExportSettings) -> Checkpoint:
+    """Reads a checkpoint on this machine, without the changes that the settings ask for.
+
+    Args:
+        source: a diffusers folder, one that was exported, or a single file.
+        settings: what is read of several variants, and what a single file predicts.
+
+    Raises:
+        SettingsError: a setting does not go with it.
+        ModelError: it is none that can be exported.
+    """
     if source.is_file():
         return read_single_file(source, prediction=settings.prediction)
     if settings.prediction is not None:
@@ -160,7 +176,18 @@ def _read(source: Path, settings: ExportSettings) -> Checkpoint:
             f"prediction '{settings.prediction}' goes with a single file: {source} has a "
             "scheduler_config.json, which says it; leave the option out"
         )
-    return read_folder(source, prefer=settings.variant)
+    return _with_own_parts(read_folder(source, prefer=settings.variant), source)
+
+
+def _with_own_parts(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    """Adds the parts of a folder that was exported which are no pipeline's of diffusers."""
+    if not (folder / MANIFEST).is_file():
+        return checkpoint
+    if (folder / "decoder").is_dir():
+        checkpoint = replace_decoder(checkpoint, f"taesd:{folder / 'decoder'}")
+    if (folder / "controlnet").is_dir():
+        checkpoint = add_controlnet(checkpoint, folder / "controlnet")
+    return checkpoint
 
 
 def _edited(checkpoint: Checkpoint, settings: ExportSettings) -> Checkpoint:
@@ -202,8 +229,8 @@ def _in_place(
             f"{folder} is the checkpoint itself, which is not changed: choose another -o"
         )
     # Reading checks that the parts are there, complete, and fit each other.
-    _read(folder, settings)
+    read_source(folder, settings)
     manifest = export_model(folder, name=name, dtypes=settings.graphs, progress=progress)
     if settings.optimum:
-        write_optimum(folder, manifest, progress=progress)
+        _add_optimum(folder, manifest, progress)
     return manifest

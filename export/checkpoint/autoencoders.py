@@ -86,13 +86,12 @@ def replace_decoder(checkpoint: Checkpoint, spec: str) -> Checkpoint:
     path = Path(text)
     folder = path.parent if os.path.isfile(path) and _has_tiny_config(path.parent) else path
     if os.path.isdir(folder):
-        whole, files = read_part(folder, "decoder")
-        part = Part(whole.config, _half(whole.tensors, "decoder."))
+        part, files = read_part(folder, "decoder")
     else:
         files = (path,)
         part = taesd_decoder(_read(path, "a taesd_decoder.safetensors"), str(path))
-    check_vae(part.config, str(path))
-    check_part(part, str(path), network_class("decoder", part.config), prefix="decoder.")
+        check_vae(part.config, str(path))
+        check_part(part, str(path), network_class("decoder", part.config), prefix="decoder.")
     return replace(
         checkpoint,
         parts={**checkpoint.parts, "decoder": part},
@@ -158,10 +157,6 @@ def _has_tiny_config(folder: Path) -> bool:
     if not os.path.isfile(path):
         return False
     return read_json(path, "a config.json").get("_class_name") == "AutoencoderTiny"
-
-
-def _half(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _sources(checkpoint: Checkpoint, part: str, files: tuple[Path, ...]) -> dict[str, Path]:

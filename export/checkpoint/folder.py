@@ -83,6 +83,9 @@ def read_part(
         check_vae(config, str(folder))
     stem = WEIGHTS_FILES[name].removesuffix(".safetensors")
     weights = read_weights(folder, stem, prefer=prefer)
-    part = Part(config, canonical_tensors(name, weights.tensors, str(folder)))
-    check_part(part, str(folder), kind)
+    tensors = canonical_tensors(name, weights.tensors, str(folder))
+    # A decoder is half of an autoencoder; the other half may lie beside it or not.
+    prefix = "decoder." if name == "decoder" else ""
+    part = Part(config, {key: value for key, value in tensors.items() if key.startswith(prefix)})
+    check_part(part, str(folder), kind, prefix=prefix)
     return part, (path, *weights.files)

@@ -28,7 +28,7 @@ from giffusion.engine.noise import initial_noise
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES
 from giffusion.export.checkpoint.folder import read_folder
-from giffusion.export.exporting import ExportSettings, export_checkpoint
+from giffusion.export.exporting import ExportSettings, export_checkpoint, read_source
 from giffusion.server.cli import main
 from tests.export import families
 from tests.export.additions.lora_styles import Pairs, random_pairs, write_pairs
@@ -166,6 +166,12 @@ def test_a_lora_an_embedding_and_a_decoder_in_half_precision_are_what_diffusers_
     difference = np.abs(picture / 255 - expected).max() * 255
     # A sum that rounds to the other of two half-precision numbers may move a level.
     assert difference <= 1.02, f"largest difference {difference} of 255"
+
+    again = read_source(output, ExportSettings())
+    for part in ("unet", "vae", "text_encoder", "decoder"):
+        stored = load_file(output / part / WEIGHTS_FILES[part])
+        assert again.parts[part].tensors.keys() == stored.keys()
+    assert again.vocabularies["tokenizer"].config["token_vectors"] == {"<cat>": 2}
 
 
 def by_diffusers(decoder: Any, cat: NDArray[np.float32], pairs: Pairs) -> NDArray[np.float32]:
