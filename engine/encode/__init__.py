@@ -23,18 +23,31 @@ from giffusion.engine.encode.encoders import AUTO, EncoderChoice
 from giffusion.engine.encode.formats import FORMATS, Size, VideoSpec, output_format
 from giffusion.engine.encode.place import write_error
 from giffusion.engine.encode.quality import check_quality
+from giffusion.engine.encode.sound import SoundTrack, check_sound
 from giffusion.engine.encode.writer import Writer
 from giffusion.engine.errors import GiffusionError, InputError, OutputError, one_line
 
 __all__ = [
     "EncoderChoice",
+    "SoundTrack",
     "Writer",
+    "carries_sound",
     "check_output",
+    "check_sound",
     "choose_encoder",
     "open_writer",
     "output_format",
     "read_metadata",
 ]
+
+
+def carries_sound(path: Path) -> bool:
+    """Returns whether the format of an output can hold sound.
+
+    Raises:
+        OutputError: the format is unknown.
+    """
+    return output_format(path).carries_sound
 
 
 def check_output(
@@ -83,6 +96,7 @@ def open_writer(
     on_device: bool = False,
     force: bool = False,
     keep_partial: bool = False,
+    sound: SoundTrack | None = None,
 ) -> Writer:
     """Starts an output file.
 
@@ -100,17 +114,22 @@ def open_writer(
         force: replace the file that is there.
         keep_partial: when the render ends early, finish the frames there are as
             `NAME.partial.EXT`, numbered where that exists.
+        sound: what is heard, from the first frame on and no longer than the frames; `check_sound`
+            reads it through before that.
 
     Raises:
-        OutputError: as `check_output`.
+        OutputError: as `check_output`, or the format carries no sound and was given some.
+        InputError: the sound cannot be read.
         SettingsError: as `check_output`.
         RenderError: the encoder could not be started.
     """
     check_output(path, force=force, fps=fps, size=size)
+    kind = output_format(path)
+    if sound is not None and not kind.carries_sound:
+        raise OutputError(f"{path}: {kind.name} carries no sound: write .mp4 or .webm")
     choice, _ = choose_encoder(path, encoder, on_device=on_device, size=size, fps=fps)
     check_quality(quality, choice.info.quality, choice.name)
-    spec = VideoSpec(size, fps, num_frames, metadata, choice, quality)
-    kind = output_format(path)
+    spec = VideoSpec(size, fps, num_frames, metadata, choice, quality, sound)
     output = kind.place.open(path, force=force)
     try:
         opened = kind.open_encoder(output.temp, spec)

@@ -15,8 +15,10 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 
+from giffusion.engine.encode.sound import AAC, OPUS, SoundCodec
+
 TAG = "giffusion"
-_MIN_TIMESCALE = 10_000
+_MIN_TIMESCALE, _MAX_TIMESCALE = 10_000, 2**31 - 1
 _RATE_TOLERANCE_S = Fraction(1, 10_000_000)
 
 
@@ -28,14 +30,16 @@ class VideoContainer:
         name: what it is called in messages.
         muxer: FFmpeg's name of what writes it.
         demuxer: FFmpeg's name of what reads it.
-        options: FFmpeg's options for writing at a rate.
+        options: FFmpeg's options for writing at a rate, with sound at a rate or without.
+        sound: what its sound is encoded as.
         ticks: times are rounded to so many a second; None where they are exact at every rate.
     """
 
     name: str
     muxer: str
     demuxer: str
-    options: Callable[[Fraction], dict[str, str]]
+    options: Callable[[Fraction, int | None], dict[str, str]]
+    sound: SoundCodec
     ticks: int | None = None
 
     def start_of(self, index: int, fps: Fraction) -> Fraction:
@@ -73,21 +77,22 @@ def read_tag(path: Path, container: VideoContainer) -> str | None:
         return file.metadata.get(TAG) or file.metadata.get(TAG.upper())
 
 
-def _mp4_options(fps: Fraction) -> dict[str, str]:
+def _mp4_options(fps: Fraction, sound_rate: int | None) -> dict[str, str]:
     """Returns options for an exact time base and a file that browsers play at once."""
-    # FFmpeg rounds the duration to the movie's time base, milliseconds unless told otherwise.
-    timescale = str(exact_timescale(fps))
+    frames = exact_timescale(fps)
+    # FFmpeg rounds durations to the movie's time base, milliseconds unless told otherwise.
+    both = math.lcm(frames, sound_rate or 1)
     return {
         "movflags": "+faststart+use_metadata_tags",
-        "movie_timescale": timescale,
-        "video_track_timescale": timescale,
+        "movie_timescale": str(both if both <= _MAX_TIMESCALE else frames),
+        "video_track_timescale": str(frames),
     }
 
 
-def _webm_options(fps: Fraction) -> dict[str, str]:
+def _webm_options(fps: Fraction, sound_rate: int | None) -> dict[str, str]:
     """Returns options for a file without random numbers, whose index browsers see at once."""
     return {"fflags": "+bitexact", "cues_to_front": "1"}
 
 
-MP4 = VideoContainer("MP4", "mp4", "mp4", _mp4_options)
-WEBM = VideoContainer("WebM", "webm", "matroska", _webm_options, ticks=1000)
+MP4 = VideoContainer("MP4", "mp4", "mp4", _mp4_options, AAC)
+WEBM = VideoContainer("WebM", "webm", "matroska", _webm_options, OPUS, ticks=1000)

@@ -28,6 +28,7 @@ from giffusion.engine.encode.limits import (
 )
 from giffusion.engine.encode.output import FILE
 from giffusion.engine.encode.place import Place
+from giffusion.engine.encode.sound import SoundTrack
 from giffusion.engine.errors import OutputError, nearest
 from giffusion.engine.frames import Frame
 
@@ -47,6 +48,7 @@ class VideoSpec:
         metadata: text that the file carries, the plan as JSON; empty for none.
         encoder: what encodes it; it says what frames are given in, and where they lie.
         quality: 1 … 100, or None for the encoder's own; it has one if it is given one.
+        sound: what is heard, where the format carries sound, or None for nothing.
     """
 
     size: Size
@@ -55,6 +57,7 @@ class VideoSpec:
     metadata: str
     encoder: EncoderChoice
     quality: int | None = None
+    sound: SoundTrack | None = None
 
 
 class Encoder(Protocol):
@@ -90,6 +93,7 @@ class OutputFormat:
         open_encoder: starts an encoder that writes to a path.
         read_metadata: reads the text that `VideoSpec.metadata` put there, or None.
         place: where its files, or its folder of pictures, are put.
+        carries_sound: it can hold sound beside the frames.
     """
 
     name: str
@@ -98,6 +102,7 @@ class OutputFormat:
     open_encoder: Callable[[Path, VideoSpec], Encoder]
     read_metadata: Callable[[Path], str | None]
     place: Place = FILE
+    carries_sound: bool = False
 
 
 def output_format(path: Path) -> OutputFormat:
@@ -186,12 +191,15 @@ def _read_png(path: Path) -> str | None:
 
 
 _MP4_ENCODERS = ("libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc")
+_WEBM_ENCODERS = ("libvpx-vp9", "libsvtav1")
 
 FORMATS: dict[str, OutputFormat] = {
     ".gif": OutputFormat("GIF", ("gif",), gif_problem, _open_gif, _read_gif),
-    ".mp4": OutputFormat("MP4", _MP4_ENCODERS, mp4_problem, _open_mp4, _read_mp4),
+    ".mp4": OutputFormat(
+        "MP4", _MP4_ENCODERS, mp4_problem, _open_mp4, _read_mp4, carries_sound=True
+    ),
     ".webm": OutputFormat(
-        "WebM", ("libvpx-vp9", "libsvtav1"), webm_problem, _open_webm, _read_webm
+        "WebM", _WEBM_ENCODERS, webm_problem, _open_webm, _read_webm, carries_sound=True
     ),
     ".webp": OutputFormat("WebP", ("libwebp",), webp_problem, _open_webp, _read_webp),
     ".avif": OutputFormat("AVIF", ("libsvtav1",), avif_problem, _open_avif, _read_avif),

@@ -1,7 +1,7 @@
-"""H.264, HEVC, AV1 or VP9 in MP4 or WebM, through PyAV.
+"""H.264, HEVC, AV1 or VP9 in MP4 or WebM, with sound or without, through PyAV.
 
-Called by `formats.py`. The invariant: the same frames give the same bytes, whatever the machine's
-number of cores, so no date is written and settings come from the table of encoders alone.
+Called by `formats.py`. The invariant: the same frames and sound give the same bytes, whatever the
+machine's number of cores, so no date is written and settings come from the table of encoders alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from giffusion.engine.encode.containers import MP4, TAG, WEBM, VideoContainer, o
 from giffusion.engine.encode.formats import Progress, Size, VideoSpec
 from giffusion.engine.encode.nvenc import NvencError, explained, sessions
 from giffusion.engine.encode.pictures import PictureMaker
+from giffusion.engine.encode.sound_encoder import SoundEncoder
 from giffusion.engine.errors import RenderError
 from giffusion.engine.frames import Frame
 
@@ -38,6 +39,7 @@ class VideoEncoder:
 
     Raises:
         RenderError: the encoder is one of NVIDIA's hardware, and no more of them can be opened.
+        InputError: the sound cannot be read.
     """
 
     container: ClassVar[VideoContainer]
@@ -51,6 +53,10 @@ class VideoEncoder:
         self._pictures = PictureMaker(spec.encoder, spec.size)
         self._output: OutputContainer | None = None
         self._stream: VideoStream | None = None
+        self._sound: SoundEncoder | None = None
+        if spec.sound is not None:
+            duration_s = spec.num_frames / spec.fps
+            self._sound = SoundEncoder(spec.sound, self.container.sound, duration_s)
         if self._info.on_nvidia:
             sessions().take(self._info.name)
         self._holds_session = self._info.on_nvidia
@@ -70,15 +76,20 @@ class VideoEncoder:
             packets = self._stream.encode(picture)
         self._output.mux(packets)
         self._num_frames += 1
+        if self._sound is not None:
+            self._output.mux(self._sound.until(self._num_frames / self._spec.fps))
 
     def finish(self, progress: Progress | None = None) -> None:
         if self._output is not None:
             if not self._flushed:
                 self._flushed = True
                 self._output.mux(self._rest())
+                if self._sound is not None:
+                    self._output.mux(self._sound.rest())
             self._output.close()
             self._let_go()
-        _verify(self._path, self._num_frames, self._spec, self.container)
+        num_packets = 0 if self._sound is None else self._sound.num_packets
+        _verify(self._path, self._num_frames, num_packets, self._spec, self.container)
 
     def discard(self) -> None:
         # With the file gone, closing cannot spend time on moving its contents about.
@@ -90,7 +101,7 @@ class VideoEncoder:
 
     def _open(self) -> None:
         spec, info, kind = self._spec, self._info, self.container
-        muxer = kind.options(spec.fps)
+        muxer = kind.options(spec.fps, None if self._sound is None else self._sound.rate)
         self._output = av.open(str(self._path), "w", format=kind.muxer, options=muxer)
         if spec.metadata:
             self._output.metadata.update({"comment": spec.metadata, TAG: spec.metadata})
@@ -98,6 +109,8 @@ class VideoEncoder:
         stream = self._output.add_stream(info.name, rate=spec.fps, options=settings)
         self._stream = cast(VideoStream, stream)
         configure(self._stream.codec_context, info, spec.size, self._pictures.format)
+        if self._sound is not None:
+            self._sound.add_to(self._output)
 
     def _rest(self) -> list[Packet[VideoStream]]:
         """Returns what the encoder kept back."""
@@ -124,6 +137,8 @@ class VideoEncoder:
     def _let_go(self) -> None:
         """Frees the encoder: PyAV ends one, and its session, with the last name that it has."""
         self._output = self._stream = None
+        if self._sound is not None:
+            self._sound.close()
         if self._holds_session:
             self._holds_session = False
             sessions().give_back()
@@ -141,19 +156,23 @@ class WebmEncoder(VideoEncoder):
     container = WEBM
 
 
-def _verify(path: Path, num_frames: int, spec: VideoSpec, container: VideoContainer) -> None:
+def _verify(
+    path: Path, num_frames: int, num_packets: int, spec: VideoSpec, container: VideoContainer
+) -> None:
     """Reads the file back, since a full disk can go unnoticed until then."""
     with open_video(path, container) as file:
         stream = file.streams.video[0]
-        found_frames, last, broken = 0, Fraction(-1), False
-        for packet in file.demux(stream):
-            if packet.size:
+        found_frames, found_packets, last, broken = 0, 0, Fraction(-1), False
+        for packet in file.demux():
+            broken |= packet.is_corrupt
+            if packet.size and packet.stream.index == stream.index:
                 found_frames += 1
                 last = max(last, (packet.pts or 0) * packet.time_base)
-            broken |= packet.is_corrupt
-        found = (stream.width, stream.height), found_frames, last
+            elif packet.size:
+                found_packets += 1
+        found = (stream.width, stream.height), found_frames, last, found_packets
         rate = stream.average_rate or Fraction(0)
-    expected = spec.size, num_frames, container.start_of(num_frames - 1, spec.fps)
+    expected = spec.size, num_frames, container.start_of(num_frames - 1, spec.fps), num_packets
     if broken or found != expected or not container.is_rate(rate, spec.fps):
         raise RenderError(
             f"the {container.name} reads back as {_said(*found, rate)}, "
@@ -161,5 +180,6 @@ def _verify(path: Path, num_frames: int, spec: VideoSpec, container: VideoContai
         )
 
 
-def _said(size: Size, num_frames: int, last: Fraction, rate: Fraction) -> str:
-    return f"{size[0]}x{size[1]}, {num_frames} frames to {float(last):.3f} s at fps {rate}"
+def _said(size: Size, num_frames: int, last: Fraction, num_packets: int, rate: Fraction) -> str:
+    frames = f"{size[0]}x{size[1]}, {num_frames} frames to {float(last):.3f} s at fps {rate}"
+    return f"{frames}, {num_packets} packets of sound" if num_packets else frames
