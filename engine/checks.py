@@ -7,8 +7,10 @@ invariant: what passes here cannot fail later for what the user wrote, but for t
 from __future__ import annotations
 
 from giffusion.engine.batch import sampler_steps
+from giffusion.engine.contract import LATENT_CHANNELS
 from giffusion.engine.errors import SettingsError
-from giffusion.engine.model import Model
+from giffusion.engine.model import Model, latent_size
+from giffusion.engine.motion.coherence import scale_limits
 from giffusion.engine.sampling import start_step
 from giffusion.engine.settings import FROM_NOISE, MAX_BATCH, RenderSettings
 from giffusion.engine.timeline import Timeline
@@ -26,11 +28,12 @@ def check_job(model: Model, timeline: Timeline, settings: RenderSettings, *, bat
     Raises:
         SettingsError: the batch is out of its range, a frame has more conditions than it has rows,
             the size does not suit the model, the sampler cannot take the number of steps on some
-            frame, a frame starts from an init picture and there is none, or there are maps and the
-            model has no ControlNet.
+            frame, a frame starts from an init picture and there is none, the coherence overshoots
+            at that size, or there are maps and the model has no ControlNet.
     """
     check_batch(batch)
-    model.check_size(settings.size)
+    height, width = latent_size(model.check_size(settings.size))
+    scale_limits(LATENT_CHANNELS * height * width).check(settings.coherence, "coherence")
     if settings.control is not None and not model.has_control:
         raise SettingsError(
             f"model '{model.manifest.name}' has no ControlNet, which --control needs: export its "
@@ -44,7 +47,7 @@ def check_job(model: Model, timeline: Timeline, settings: RenderSettings, *, bat
         )
     checked: set[tuple[int, int]] = set()
     for frame, steps, strength in timeline.walks():
-        if strength != FROM_NOISE and settings.image is None:
+        if strength != FROM_NOISE and settings.image is None and not settings.is_chained:
             raise SettingsError(
                 f"strength is {strength:g} on frame {frame} and there is no picture to start from: "
                 "expected 1, or an init picture by --image"

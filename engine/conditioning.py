@@ -124,7 +124,7 @@ class Conditioner:
         )
 
     def _start(self, plan: FramePlan) -> NDArray[np.float32] | None:
-        if plan.strength == FROM_NOISE:
+        if plan.strength == FROM_NOISE or plan.follows is not None:
             return None
         assert self._init_latents is not None, "the job was checked to have a picture"
         return self._init_latents(plan.frame)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from giffusion.engine.conditioning import Condition
+from giffusion.engine.chains import Chain
 from giffusion.engine.errors import GiffusionError
 from giffusion.engine.frames import Frame, PixelFormat
-from giffusion.engine.prefetch import Prefetch
+from giffusion.engine.queues import FrameTask
+from giffusion.engine.reorder import Waiting
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
 
@@ -38,7 +40,16 @@ class Job:
     """A job that was submitted.
 
     `done` is true once the last frame was emitted, the job was cancelled, or it failed; `error`
-    says why it failed. `num_emitted` counts the frames that its sink took.
+    says why it failed. `num_emitted` counts the frames that its sink took, `num_finished` those
+    that were rendered.
+
+    Args:
+        name: key of the job.
+        timeline: what is rendered.
+        settings: how.
+        sink: takes the frames.
+        chains: its frames, one chain after the other.
+        waiting: keeps those whose turn has not come.
     """
 
     def __init__(
@@ -47,31 +58,43 @@ class Job:
         timeline: Timeline,
         settings: RenderSettings,
         sink: FrameSink,
-        frames: range,
-        conditions: Prefetch[Condition],
+        chains: Sequence[Chain],
+        waiting: Waiting,
     ) -> None:
         self.name = name
         self.timeline = timeline
         self.settings = settings
         self.sink = sink
-        self.frames = frames
-        self.conditions = conditions
+        self.chains = chains
+        self.frames = range(chains[0].frames.start, chains[-1].frames.stop)
+        self.num_finished = 0
         self.num_emitted = 0
         self.done = False
         self.error: GiffusionError | None = None
-        self._finished: dict[int, Frame] = {}
+        self._waiting = waiting
 
     def emit(self, index: int, frame: Frame) -> int:
         """Hands on every frame whose turn has come with this one; returns how many."""
-        self._finished[index] = frame
+        self.num_finished += 1
         before = self.num_emitted
-        while (turn := self.frames.start + self.num_emitted) in self._finished:
-            self.sink.write(self.num_emitted, self._finished.pop(turn))
+        turn: Frame | None = frame
+        if index != self.frames.start + before:
+            self._waiting.put(index, frame)
+            return 0
+        while turn is not None:
+            self.sink.write(self.num_emitted, turn)
             self.num_emitted += 1
+            turn = self._waiting.pop(self.frames.start + self.num_emitted)
         return self.num_emitted - before
+
+    def is_followed(self, task: FrameTask) -> bool:
+        """Returns whether a frame's picture is what the next one of its chain starts from."""
+        chain = self.chains[task.chain]
+        return chain.is_linked and task.frame + 1 < chain.frames.stop
 
     def close(self) -> None:
         """Drops what was prepared and not used."""
-        self.conditions.close()
-        self._finished.clear()
+        for chain in self.chains:
+            chain.close()
+        self._waiting.close()
         self.done = True

@@ -34,6 +34,7 @@ class Key:
         weight: the next key frame's weight, from the share of the way there; None where the job
             has a curve over the frames.
         hold: share of the way to the next key frame on which it stays; part of `weight`.
+        is_cut: the key before it is held until here.
     """
 
     frame: int
@@ -43,6 +44,7 @@ class Key:
     mean: float
     weight: Weight | None
     hold: float
+    is_cut: bool = False
 
 
 def resolve_keys(
@@ -163,6 +165,7 @@ def _resolve(
         mean=math.fsum(share.weight for share in shares),
         weight=hold(own, held) if own is not None and held else own,
         hold=held,
+        is_cut=key_frame.is_cut,
     )
 
 

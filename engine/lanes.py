@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from giffusion.engine.batch import DenoiseBatch, Steps
 from giffusion.engine.conditioning import Condition
+from giffusion.engine.frames import Frame, PixelFormat
 from giffusion.engine.jobs import FrameSink
 from giffusion.engine.model import Model, latent_size
 from giffusion.engine.runtimes.base import Fetch, Runtime
@@ -20,8 +26,52 @@ from giffusion.engine.scheduler import Move, Slot
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
-Finished = tuple[Slot, FrameSink]
-"""A slot whose frame took its last step, and who takes the frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A frame that took its last step.
+
+    Args:
+        slot: where it lies.
+        sink: who takes it.
+        is_followed: whether the next frame starts from its picture.
+    """
+
+    slot: Slot
+    sink: FrameSink
+    is_followed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A decoded frame on its way.
+
+    Args:
+        slot: where it lay.
+        frame: as its sink takes it.
+        picture: in RGB, on the host; None where it is not followed, or where the frame is that.
+        is_followed: whether the next frame starts from its picture.
+    """
+
+    slot: Slot
+    frame: Fetch
+    picture: Fetch | None = None
+    is_followed: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether `result` would not wait."""
+        return self.frame.done and (self.picture is None or self.picture.done)
+
+    def result(self) -> tuple[Frame, NDArray[np.uint8] | None]:
+        """Waits for the frame, and for its picture in RGB if the next frame starts from it."""
+        frame = self.frame.result()
+        if not self.is_followed:
+            return frame, None
+        picture = frame if self.picture is None else self.picture.result()
+        assert isinstance(picture, np.ndarray), "pictures are fetched to the host"
+        return frame, picture
 
 
 class Lanes:
@@ -65,10 +115,10 @@ class Lanes:
         shares = [[slot for slot in active if slot.lane == lane] for lane in self._numbers]
         self._side_by_side(Lane.denoise, shares)
 
-    def finish(self, frames: Collection[Finished]) -> list[tuple[Slot, Fetch]]:
+    def finish(self, frames: Collection[Finished]) -> list[Arrival]:
         """Frees slots and decodes their frames, each as its sink takes it."""
-        shares = [[frame for frame in frames if frame[0].lane == lane] for lane in self._numbers]
-        return [pair for pairs in self._side_by_side(Lane.finish, shares) for pair in pairs]
+        shares = [[frame for frame in frames if frame.slot.lane == lane] for lane in self._numbers]
+        return list(chain.from_iterable(self._side_by_side(Lane.finish, shares)))
 
     def resize(self, num_rows: int, moves: Collection[Move]) -> None:
         """Changes the rows and slots of every batch; see `Scheduler.resize`."""
@@ -119,25 +169,31 @@ class Lane:
         self.denoiser.stage(active)
         self.denoiser.graph.run()
 
-    def finish(self, frames: Sequence[Finished]) -> list[tuple[Slot, Fetch]]:
+    def finish(self, frames: Sequence[Finished]) -> list[Arrival]:
         """Frees slots and decodes their frames, each as its sink takes it."""
         starts = range(0, len(frames), self._num_images)
         batches = (frames[start : start + self._num_images] for start in starts)
-        return [pair for batch in batches for pair in self._decoded(batch)]
+        return [arrival for batch in batches for arrival in self._decoded(batch)]
 
     def close(self) -> None:
         """Frees the graphs."""
         self._loaded.close()
 
-    def _decoded(self, frames: Sequence[Finished]) -> list[tuple[Slot, Fetch]]:
-        for image, (slot, _) in enumerate(frames):
-            self.denoiser.free(slot)
-            self._decode.copy("latents", image, self.denoiser.graph, "state", (slot.index, 0))
+    def _decoded(self, frames: Sequence[Finished]) -> list[Arrival]:
+        for image, frame in enumerate(frames):
+            index = frame.slot.index
+            self.denoiser.free(frame.slot)
+            self._decode.copy("latents", image, self.denoiser.graph, "state", (index, 0))
         self._decode.run()
-        return [
-            (slot, self._decode.fetch(sink.pixel_format.tensor, image, on_device=sink.on_device))
-            for image, (slot, sink) in enumerate(frames)
-        ]
+        return [self._fetched(image, frame) for image, frame in enumerate(frames)]
+
+    def _fetched(self, image: int, frame: Finished) -> Arrival:
+        sink, rgb = frame.sink, PixelFormat.RGB24
+        fetch = self._decode.fetch(sink.pixel_format.tensor, image, on_device=sink.on_device)
+        if not frame.is_followed or (sink.pixel_format is rgb and not sink.on_device):
+            return Arrival(frame.slot, fetch, is_followed=frame.is_followed)
+        picture = self._decode.fetch(rgb.tensor, image)
+        return Arrival(frame.slot, fetch, picture, is_followed=True)
 
 
 def decode_batch(runtime: Runtime, num_rows: int) -> int:

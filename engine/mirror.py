@@ -6,14 +6,12 @@ are, in a file without a name beside the output, so that memory does not grow wi
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections.abc import Callable
 
 import numpy as np
 
-from giffusion.engine.encode.place import cannot_begin, write_error
 from giffusion.engine.encode.writer import Writer
+from giffusion.engine.frame_file import FrameFile
 from giffusion.engine.frames import Frame, PixelFormat
 
 
@@ -40,13 +38,7 @@ class Mirror:
     def __init__(self, writer: Writer, num_frames: int, size: tuple[int, int]) -> None:
         self._writer = writer
         self._num_frames = num_frames
-        self._shape = writer.pixel_format.shape(size)
-        self._folder = writer.folder
-        try:
-            # It outlives this function (SIM115).
-            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
-        except OSError as error:
-            raise cannot_begin(error, self._folder) from error
+        self._file = FrameFile(writer.folder, writer.pixel_format.shape(size))
 
     @property
     def pixel_format(self) -> PixelFormat:
@@ -67,10 +59,7 @@ class Mirror:
         self._writer.write(index, frame)
         if 0 < index < self._num_frames - 1:
             assert isinstance(frame, np.ndarray), "the writer takes arrays"
-            try:
-                self._file.write(np.ascontiguousarray(frame).data)
-            except OSError as error:
-                raise write_error(error, self._folder, index) from error
+            self._file.write(index - 1, frame, index)
 
     def play_back(self, on_frame: Callable[[int], None]) -> None:
         """Hands on the frames between the ends, from the last to the first.
@@ -81,18 +70,12 @@ class Mirror:
         Raises:
             RenderError: as `Writer.write`.
         """
-        num_kept, num_bytes = self._num_frames - 2, int(np.prod(self._shape))
+        num_kept = self._num_frames - 2
         for done in range(1, num_kept + 1):
-            try:
-                self._file.seek((num_kept - done) * num_bytes)
-                frame = np.frombuffer(self._file.read(num_bytes), np.uint8).reshape(self._shape)
-            except (OSError, ValueError) as error:
-                raise write_error(error, self._folder, self._num_frames) from error
+            frame = self._file.read(num_kept - done, self._num_frames)
             self._writer.write(self._num_frames + done - 1, frame)
             on_frame(done)
 
     def close(self) -> None:
         """Gives the space back."""
-        # Where the disk is full, what is not written yet fails again, and is not wanted any more.
-        with contextlib.suppress(OSError):
-            self._file.close()
+        self._file.close()

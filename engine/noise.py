@@ -1,6 +1,6 @@
 """Gaussian noise as a pure function of where it is used: seed, frame and step.
 
-`conditioning.py` draws initial latents here and `batch.py` the noise of ancestral steps. The
+`conditioning.py` draws initial latents here, `batch.py` the noise of ancestral steps. The
 bits are Philox 4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
 counter-based, so a frame's noise never depends on batch neighbours, order or worker.
 """
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 _INITIAL: Final = 0
 _STEP: Final = 1
+_COHERENCE: Final = 2
 
 
 def initial_noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -42,6 +43,20 @@ def step_noise(seed: int, frame: int, step: int, shape: tuple[int, ...]) -> NDAr
         Standard normal values, float32.
     """
     return _normal(seed, (_STEP, frame, step), shape)
+
+
+def coherence_noise(seed: int, frame: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Draws the noise that a frame's coherence adds to what it starts from.
+
+    Args:
+        seed: the job's seed, 0 … 2^63 - 1.
+        frame: frame number.
+        shape: shape of the latents, (4, h, w).
+
+    Returns:
+        Standard normal values, float32.
+    """
+    return _normal(seed, (_COHERENCE, frame, 0), shape)
 
 
 def _normal(seed: int, stream: tuple[int, int, int], shape: tuple[int, ...]) -> NDArray[np.float32]:

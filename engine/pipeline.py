@@ -1,39 +1,40 @@
 """The engine: many jobs in one queue, one batch a tick, frames out in order.
 
-    admit → denoise → collect → retire
+    admit → denoise → collect → retire → link
 
 `rendering.py` runs one job through it; it takes any number. An engine is bound to one model, one
 picture size and one set of numerics. Whoever owns it calls it from one thread.
 
-On a device all work is queued, and a frame is waited for only when the next tick is under way.
+On a device all work is queued, and a frame is waited for only when the next tick is under way. A
+frame that the next one starts from is linked to it by the thread that makes conditions.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from giffusion.engine.batch import Steps, sampler_steps
-from giffusion.engine.checks import check_batch, check_job
-from giffusion.engine.conditioning import Conditioner, InitLatents
-from giffusion.engine.control import map_reader
-from giffusion.engine.embedder import PromptEmbedder
-from giffusion.engine.errors import DeviceError, GiffusionError, SettingsError
+import numpy as np
+from numpy.typing import NDArray
+
+from giffusion.engine.chains import Links
+from giffusion.engine.checks import check_batch
+from giffusion.engine.errors import DeviceError, GiffusionError
 from giffusion.engine.frames import Frame
+from giffusion.engine.job_maker import JobMaker
 from giffusion.engine.jobs import FrameSink, Job
-from giffusion.engine.lanes import Lanes
+from giffusion.engine.lanes import Arrival, Finished, Lanes
 from giffusion.engine.model import Model
-from giffusion.engine.pictures import InitImage, PictureEncoder, read_image
-from giffusion.engine.plans import FramePlan
-from giffusion.engine.prefetch import Prefetch
-from giffusion.engine.runtimes.base import Fetch, Runtime
-from giffusion.engine.scheduler import FrameTask, Scheduler, Slot
+from giffusion.engine.pictures import InitImage
+from giffusion.engine.queues import FrameTask
+from giffusion.engine.runtimes.base import Runtime
+from giffusion.engine.scheduler import Scheduler, Slot
 from giffusion.engine.settings import DEFAULT_BATCH, RenderSettings
 from giffusion.engine.stats import EngineStats
 from giffusion.engine.timeline import Timeline
@@ -81,7 +82,9 @@ class Engine:
         self.batch = batch
         self.stats = EngineStats()
         self._jobs: dict[str, Job] = {}
-        self._arriving: deque[tuple[Slot, Fetch]] = deque()
+        self._arriving: deque[Arrival] = deque()
+        self._links = Links()
+        self._denoise_s = 0.0
         self._shrink_tail = shrink_tail
         self.num_rows = batch * runtime.num_lanes
         self._scheduler = Scheduler(
@@ -89,37 +92,41 @@ class Engine:
         )
         self._lanes = Lanes(model, runtime, size=self.size, num_rows=batch)
         try:
-            self._embedder = PromptEmbedder(model, runtime)
-            self._pictures = PictureEncoder(model, runtime, self.size)
+            self._maker = JobMaker(
+                model,
+                runtime,
+                size=self.size,
+                latent_shape=self._lanes.latent_shape,
+                batch=batch,
+                depth=self.num_rows,
+            )
         except BaseException:
             self._lanes.close()
             raise
-        # One thread, because it alone runs the text and the encode graph.
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="giffusion-conditions")
 
     @property
     def numerics(self) -> dict[str, Any]:
         """What a frame's bits depend on besides its plan."""
         shrinks = self._shrink_tail and self.runtime.smaller(self.batch)
-        tail = {"shrink_tail": True} if shrinks else {}
         return {
             "model": self.model.manifest.name,
             "fingerprint": self.model.fingerprint,
             **self.runtime.numerics,
             "batch": self.batch,
-            **tail,
+            **({"shrink_tail": True} if shrinks else {}),
         }
 
     def tick(self) -> bool:
         """Takes every frame in the batch one step further; returns whether any job is left."""
         lagging = {job.name for job in self._jobs.values() if job.sink.backlog >= PAUSING_BACKLOG}
+        self._link_arrived()
         self._fit_batch()
         for slot in self._scheduler.admit(paused=lagging):
-            self._for_job(slot, self._load)
+            self._for_job(slot.task, partial(self._load, slot=slot))
         expected = len(self._arriving)
         if self._scheduler.active:
             self._denoise()
-        elif self._jobs and not expected:
+        elif self._jobs and not expected and not self._links:
             time.sleep(STALL_S)
         self._collect(expected)
         self._retire(self._scheduler.advance())
@@ -140,6 +147,7 @@ class Engine:
         *,
         frames: range | None = None,
         image: InitImage | None = None,
+        scratch: Path | None = None,
     ) -> Job:
         """Queues a job.
 
@@ -148,46 +156,39 @@ class Engine:
             timeline: what to render.
             settings: how.
             sink: takes the frames, in order.
-            frames: the segment to render, of step 1 and not empty; None for all frames.
+            frames: the segment to render, of step 1 and not empty; None for all frames. Where
+                frames follow from each other it begins at a cut.
             image: the settings' init picture, if it has been read already.
+            scratch: folder where frames of later chains wait for their turn; None is the system's
+                own for such files.
 
         Raises:
             SettingsError: as `check_job`, or the size is not this engine's.
             InputError: the init picture cannot be read.
-            ValueError: a job of that name is queued, or the segment lies outside of the timeline.
+            OutputError: the folder cannot be used.
+            ValueError: a job of that name is queued, the segment lies outside of the timeline or
+                begins inside of a chain, or the sink takes frames of several chains in device
+                memory.
         """
-        timeline = timeline.for_model(model_guides=self.model.guides)
-        check_job(self.model, timeline, settings, batch=self.batch)
-        size = self.model.check_size(settings.size)
-        if size != self.size:
-            wanted, own = ("x".join(map(str, sides)) for sides in (size, self.size))
-            raise SettingsError(f"size {wanted} is not this engine's, {own}: open another engine")
-        frames = range(len(timeline)) if frames is None else frames
         if name in self._jobs:
             raise ValueError(f"job {name!r} is queued already")
-        if not 0 <= frames.start < frames.stop <= len(timeline) or frames.step != 1:
-            raise ValueError(f"{frames} is no segment of {len(timeline)} frames")
-        conditioner = Conditioner(
-            settings,
-            self._embedder.embed,
-            self._lanes.latent_shape,
-            self._init_latents(settings, image),
-            pool=self._embedder.pool if self._embedder.pools else None,
-            zero_negative=self.model.manifest.zero_negative,
-            read_map=None if settings.control is None else map_reader(settings.control, size),
+        job = self._maker.make(
+            name, timeline, settings, sink, frames=frames, image=image, scratch=scratch
         )
-        plans = (timeline[frame] for frame in frames)
-        conditions = Prefetch(plans, conditioner.condition, self._worker, depth=self.num_rows)
-        job = Job(name, timeline, settings, sink, frames, conditions)
         self._jobs[name] = job
-        self._scheduler.submit(name, self._tasks(job))
+        tasks = self._maker.tasks(job)
+        if settings.is_chained:
+            self._scheduler.submit_chains(name, tasks)
+        else:
+            self._scheduler.submit(name, *tasks)
         return job
 
     def cancel(self, name: str) -> None:
         """Ends a job now; its slots are free for others at the next tick."""
         for slot in self._scheduler.cancel(name):
             self._lanes.free(slot)
-        self._arriving = deque(pair for pair in self._arriving if pair[0].task.job != name)
+        self._arriving = deque(frame for frame in self._arriving if frame.slot.task.job != name)
+        self._links.drop(name)
         job = self._jobs.pop(name, None)
         if job is not None:
             job.close()
@@ -197,10 +198,8 @@ class Engine:
         for name in list(self._jobs):
             self.cancel(name)
         self._arriving.clear()
-        self._worker.shutdown(cancel_futures=True)
         try:
-            self._embedder.close()
-            self._pictures.close()
+            self._maker.close()
         finally:
             self._lanes.close()
 
@@ -216,8 +215,8 @@ class Engine:
         self.close()
 
     def _load(self, job: Job, slot: Slot) -> None:
-        steps = self._steps(job, job.timeline[slot.task.frame])
-        condition = job.conditions.take()
+        steps = self._maker.steps(job, job.timeline[slot.task.frame])
+        condition = job.chains[slot.task.chain].take()
         self._lanes.load(slot, condition, steps, job.timeline.seed)
 
     def _denoise(self) -> None:
@@ -226,23 +225,43 @@ class Engine:
         if self._scheduler.waiting:
             self.stats.num_full_ticks += 1
             self.stats.rows_busy_full += self._scheduler.rows_busy
+        began = time.perf_counter()
         with self.stats.timed("denoise_s"):
             self._lanes.denoise(self._scheduler.active)
+        self._denoise_s = time.perf_counter() - began
 
     def _retire(self, slots: Collection[Slot]) -> None:
-        finished = [(slot, self._jobs[slot.task.job].sink) for slot in slots]
+        pairs = ((slot, self._jobs[slot.task.job]) for slot in slots)
+        finished = [Finished(slot, job.sink, job.is_followed(slot.task)) for slot, job in pairs]
         with self.stats.timed("decode_s"):
             self._arriving += self._lanes.finish(finished)
         self.stats.num_frames += len(slots)
 
     def _collect(self, num: int) -> None:
         """Emits the frames that have arrived, after waiting for the first `num`."""
-        while self._arriving and (num > 0 or self._arriving[0][1].done):
-            slot, fetch = self._arriving.popleft()
+        while self._arriving and (num > 0 or self._arriving[0].done):
+            arrival = self._arriving.popleft()
             with self.stats.timed("wait_s"):
-                frame = fetch.result()
-            self._for_job(slot, partial(self._emit, frame=frame))
+                frame, picture = arrival.result()
+            task = arrival.slot.task
+            if picture is not None:
+                self._for_job(task, partial(self._link, task=task, picture=picture))
+            self._for_job(task, partial(self._emit, task=task, frame=frame))
             num -= 1
+
+    def _link(self, job: Job, task: FrameTask, picture: NDArray[np.uint8]) -> None:
+        """Starts to make of a picture what the next frame starts from."""
+        chain = job.chains[task.chain]
+        self._links.add(task, self._maker.worker.submit(chain.link, task.frame, picture))
+
+    def _link_arrived(self) -> None:
+        """Lets chains go on whose last frame has become what the next one starts from."""
+        if self._links and self._scheduler.has_room:
+            # What comes while a tick would run is better taken along than left to wait for it.
+            self._links.wait(self._denoise_s if self._scheduler.active else None)
+        for task, link in self._links.arrived():
+            self._for_job(task, partial(_settle, link=link))
+            self._scheduler.follow(task.job, task.chain)
 
     def _fit_batch(self) -> None:
         """Lets the last frames run in a smaller batch, and a new job in the whole one again."""
@@ -254,40 +273,26 @@ class Engine:
         if fitting != self._lanes.num_rows:
             self._lanes.resize(fitting, self._scheduler.resize(fitting))
 
-    def _emit(self, job: Job, slot: Slot, frame: Frame) -> None:
-        for _ in range(job.emit(slot.task.frame, frame)):
+    def _emit(self, job: Job, task: FrameTask, frame: Frame) -> None:
+        for _ in range(job.emit(task.frame, frame)):
             self._scheduler.emitted(job.name)
         if job.num_emitted == len(job.frames):
             self.cancel(job.name)
 
-    def _for_job(self, slot: Slot, action: Callable[[Job, Slot], None]) -> None:
-        """Acts on a slot; an error of the engine's own kind ends that slot's job alone."""
-        job = self._jobs.get(slot.task.job)
+    def _for_job(self, task: FrameTask, action: Callable[[Job], None]) -> None:
+        """Acts for a frame; an error of the engine's own kind ends that frame's job alone."""
+        job = self._jobs.get(task.job)
         if job is None:  # it ended earlier in this tick
             return
         try:
-            action(job, slot)
+            action(job)
         except DeviceError:
             raise
         except GiffusionError as error:
             job.error = error
             self.cancel(job.name)
 
-    def _tasks(self, job: Job) -> Iterator[FrameTask]:
-        for frame in job.frames:
-            plan = job.timeline[frame]
-            yield FrameTask(job.name, frame, len(plan.rows), len(self._steps(job, plan).scales))
 
-    def _steps(self, job: Job, plan: FramePlan) -> Steps:
-        settings = job.settings
-        return sampler_steps(self.model, settings.sampler, plan.steps, plan.strength, settings.eta)
-
-    def _init_latents(
-        self, settings: RenderSettings, image: InitImage | None
-    ) -> InitLatents | None:
-        """Reads a job's picture now; it is encoded on the worker's thread, at its first frame."""
-        if settings.image is None:
-            return None
-        read = image or read_image(Path(settings.image), self.size)
-        encoded = cache(lambda: self._pictures.encode(read.pixels))
-        return lambda frame: encoded()
+def _settle(job: Job, link: Future[None]) -> None:
+    """Raises what went wrong on the way from a job's picture to its next frame."""
+    link.result()

@@ -54,6 +54,12 @@ class FramePlan:
         seed_weight: how far it is from the first of them to the second, in [0, 1].
         rows: the conditions, the negative one first; none has the weight 0.
         control_scale: how far its map steers it; 0 for a frame that needs none.
+        follows: number of the frame that it is made from, or None for one that starts anew.
+        zoom: factor by which that frame is enlarged first; this and the next three are at rest for
+            a frame that follows from none.
+        angle: degrees by which it is turned.
+        translate_x: pixels by which it is moved to the right.
+        translate_y: pixels by which it is moved down.
     """
 
     frame: int
@@ -69,6 +75,11 @@ class FramePlan:
     seed_weight: float
     rows: tuple[ConditionRow, ...]
     control_scale: float = 0.0
+    follows: int | None = None
+    zoom: float = 1.0
+    angle: float = 0.0
+    translate_x: float = 0.0
+    translate_y: float = 0.0
 
     def to_dict(self) -> dict[str, object]:
         """Returns the plan in the form that is written as JSON, one name for each field."""

@@ -16,8 +16,9 @@ from typing import Any
 from giffusion.engine.errors import InputError, nearest
 from giffusion.engine.kinds import expected_kind
 from giffusion.engine.prompts import format_prompts
-from giffusion.engine.settings import RenderSettings, parse_fps
+from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
+from giffusion.engine.values import parse_fps
 
 _KEYS = ("giffusion", "prompts", "settings", "numerics")
 _DIGESTS = ("image_sha256", "control_sha256")

@@ -5,6 +5,7 @@ The engine, the writer and their order of opening and closing stand here once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -80,7 +81,7 @@ def render(
     model: Model | Path | str,
     settings: RenderSettings | None = None,
     runtime: Runtime | OpenRuntime | None = None,
-    batch: int = DEFAULT_BATCH,
+    batch: int | None = None,
     shrink_tail: bool = False,
     encoder: str = AUTO,
     quality: int | None = None,
@@ -101,7 +102,8 @@ def render(
         settings: how to render; the defaults if None.
         runtime: what runs the graphs, or what opens it once all else was checked; the fastest that
             works here if None.
-        batch: rows of the denoise batch. Where the device has no room for it the render starts
+        batch: rows of the denoise batch; None is `DEFAULT_BATCH`, or what the chains of frames that
+            follow from each other fill of it. Where the device has no room for it the render starts
             again with the next smaller one that the runtime has.
         shrink_tail: let the last frames go through a smaller batch; see `Engine`.
         encoder: what writes the file, or `auto`.
@@ -134,7 +136,7 @@ def render(
     )
     model = model if isinstance(model, Model) else load_model(Path(model))
     timeline = timeline.for_model(model_guides=model.guides)
-    check_job(model, timeline, settings, batch=batch)
+    check_job(model, timeline, settings, batch=DEFAULT_BATCH if batch is None else batch)
     size = model.check_size(settings.size)
     image = None if settings.image is None else read_image(Path(settings.image), size)
     digests = None if image is None else image.sha256, maps_digest(timeline)
@@ -143,8 +145,9 @@ def render(
         for line in [*cut_prompts(model, timeline), *lost_negatives(model, timeline)]:
             on_warning(line)
     runtime = _opened(runtime)
+    batch = _filled_batch(timeline, runtime) if batch is None else batch
     # What is shown backwards has to come back to the host first.
-    on_device = runtime.on_device and not settings.pingpong
+    on_device = runtime.on_device and not settings.pingpong and len(timeline.chains) < 2
     choice, reason = choose_encoder(
         output, encoder, on_device=on_device, size=size, fps=settings.fps
     )
@@ -200,6 +203,16 @@ def num_shown(timeline: Timeline) -> int:
     return mirrored_frames(num_frames) if timeline.settings.pingpong else num_frames
 
 
+def _filled_batch(timeline: Timeline, runtime: Runtime) -> int:
+    """Returns the rows of a lane that a job can fill, at most `DEFAULT_BATCH`."""
+    if not timeline.chains:
+        return DEFAULT_BATCH
+    # Along a chain one frame waits for the other, and an idle row costs what a busy one does.
+    num_rows = timeline.max_rows * math.ceil(len(timeline.chains) / runtime.num_lanes)
+    sizes = runtime.smaller(DEFAULT_BATCH) or (min(num_rows, DEFAULT_BATCH),)
+    return min((rows for rows in sizes if rows >= num_rows), default=DEFAULT_BATCH)
+
+
 def _where_it_fits(
     attempt: Callable[[int], RenderResult], batch: int, runtime: Runtime, least: int, note: OnNote
 ) -> RenderResult:
@@ -250,13 +263,15 @@ def _run(
         if total > len(timeline):
             mirror = opened.enter_context(closing(Mirror(writer, len(timeline), engine.size)))
         sink: FrameSink = mirror or writer
-        job = engine.submit("render", timeline, timeline.settings, sink, image=image)
+        job = engine.submit(
+            "render", timeline, timeline.settings, sink, image=image, scratch=writer.folder
+        )
         reported = 0
         on_progress(Progress("frames", 0, total))
-        while reported < len(timeline) and job.error is None:
+        while not job.done and job.error is None:
             engine.tick()
-            if job.num_emitted > reported:
-                reported = job.num_emitted
+            if job.num_finished > reported:
+                reported = job.num_finished
                 on_progress(Progress("frames", reported, total))
         if job.error is not None:
             raise job.error

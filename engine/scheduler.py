@@ -2,37 +2,19 @@
 
 The loop in `pipeline.py` calls `admit`, runs a tick, and calls `advance`. Nothing here touches a
 pixel, a clock or a device, so every property is tested without a model: each frame is rendered
-once, no job starves, and what is rendered does not depend on the order of submission.
+once, no job starves, and what is rendered does not depend on the order of submission. Frames that
+follow from each other are a chain: one of them at a time is in the batch, beside other chains'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from giffusion.engine.queues import FrameTask, Place, Queue
 
 MAX_SKIPS = 64
 """Times that a frame too wide for the free rows is passed over before rows are kept for it."""
-
-
-Place = tuple[int, int]
-"""Lane, and slot in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class FrameTask:
-    """One frame to denoise.
-
-    Args:
-        job: key of the job that it belongs to.
-        frame: frame number.
-        num_rows: rows of the batch that it takes, one a condition.
-        num_steps: evaluations of the model until it is finished.
-    """
-
-    job: str
-    frame: int
-    num_rows: int
-    num_steps: int
 
 
 @dataclass(slots=True)
@@ -70,19 +52,6 @@ class Move:
 
 
 @dataclass(slots=True)
-class _Queue:
-    """A job's frames that wait, and its share of the device so far."""
-
-    tasks: Iterator[FrameTask]
-    order: int
-    head: FrameTask | None = None
-    served: int = 0
-    skips: int = 0
-    in_flight: int = 0
-    slots: set[Place] = field(default_factory=set)
-
-
-@dataclass(slots=True)
 class _Lane:
     """What is free in one batch, ascending."""
 
@@ -116,7 +85,7 @@ class Scheduler:
         self._free = [
             _Lane(list(range(num_slots)), list(range(num_rows))) for _ in range(num_lanes)
         ]
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, Queue] = {}
         self._active: dict[Place, Slot] = {}
         self._num_submitted = 0
         # What the job chosen last had been given before: where a job that joins starts.
@@ -137,19 +106,40 @@ class Scheduler:
         """Whether any job has frames that were not admitted yet."""
         return any(queue.head is not None for queue in self._queues.values())
 
+    @property
+    def has_room(self) -> bool:
+        """Whether rows are free that no frame is ready for."""
+        return any(lane.rows for lane in self._free) and not self.waiting
+
     def submit(self, job: str, tasks: Iterator[FrameTask]) -> None:
         """Queues a job's frames, which are taken in the order given, as slots become free.
 
         Raises:
             ValueError: the job is queued already, or a frame has more rows than the batch.
         """
-        if job in self._queues:
-            raise ValueError(f"job {job!r} is queued already")
-        queue = _Queue(tasks, self._num_submitted, served=self._level)
-        self._num_submitted += 1
-        self._next_head(queue)
-        if queue.head is not None:
-            self._queues[job] = queue
+        self._submit(job, [tasks], chained=False)
+
+    def submit_chains(self, job: str, chains: Iterable[Iterator[FrameTask]]) -> None:
+        """Queues a job whose frames follow from each other along chains.
+
+        The next frame of a chain can be taken once `follow` was called for the one before. Frames
+        of later chains are finished long before their turn comes to be emitted, so that there is
+        no limit on those in flight: whoever takes them has the room.
+
+        Args:
+            job: key of the job.
+            chains: their frames, in order, `FrameTask.chain` counted from 0.
+
+        Raises:
+            ValueError: the job is queued already, or a frame has more rows than the batch.
+        """
+        self._submit(job, chains, chained=True)
+
+    def follow(self, job: str, chain: int) -> None:
+        """Notes that a chain's last frame has become what its next one starts from."""
+        queue = self._queues.get(job)
+        if queue is not None:
+            queue.follow(chain)
 
     def cancel(self, job: str) -> list[Slot]:
         """Forgets a job's frames; returns the slots that it held, which are free now."""
@@ -213,16 +203,32 @@ class Scheduler:
         queue = self._queues.get(job)
         if queue is not None:
             queue.in_flight -= 1
-            if queue.head is None and queue.in_flight == 0:
+            if queue.is_empty and queue.in_flight == 0:
                 del self._queues[job]
 
-    def _choose(self, paused: Collection[str]) -> _Queue | None:
+    def _submit(self, job: str, sources: Iterable[Iterator[FrameTask]], *, chained: bool) -> None:
+        if job in self._queues:
+            raise ValueError(f"job {job!r} is queued already")
+        checked = [map(self._checked, tasks) for tasks in sources]
+        queue = Queue(checked, self._num_submitted, chained=chained, served=self._level)
+        self._num_submitted += 1
+        if not queue.is_empty:
+            self._queues[job] = queue
+
+    def _checked(self, task: FrameTask) -> FrameTask:
+        if task.num_rows > self._num_rows:
+            raise ValueError(f"{task} takes more rows than the batch's {self._num_rows}")
+        return task
+
+    def _choose(self, paused: Collection[str]) -> Queue | None:
         if not any(lane.slots for lane in self._free):
             return None
         ready = [
             queue
             for job, queue in self._queues.items()
-            if queue.head and job not in paused and queue.in_flight < self._max_in_flight
+            if queue.head
+            and job not in paused
+            and (queue.chained or queue.in_flight < self._max_in_flight)
         ]
         for queue in sorted(ready, key=lambda q: (q.served, q.order)):
             assert queue.head is not None
@@ -233,9 +239,9 @@ class Scheduler:
                 return None
         return None
 
-    def _admit(self, queue: _Queue) -> Slot:
-        task = queue.head
-        assert task is not None
+    def _admit(self, queue: Queue) -> Slot:
+        self._level = max(self._level, queue.served)
+        task = queue.take()
         fitting = (lane for lane, free in enumerate(self._free) if free.fits(task))
         # The emptiest, so that lanes that wait for each other have as much to do.
         lane = max(fitting, key=lambda lane: len(self._free[lane].rows))
@@ -245,17 +251,7 @@ class Scheduler:
         slot = Slot(free.slots.pop(0), rows, task, lane=lane)
         self._active[lane, slot.index] = slot
         queue.slots.add((lane, slot.index))
-        self._level = max(self._level, queue.served)
-        queue.served += task.num_rows * task.num_steps
-        queue.in_flight += 1
-        queue.skips = 0
-        self._next_head(queue)
         return slot
-
-    def _next_head(self, queue: _Queue) -> None:
-        queue.head = next(queue.tasks, None)
-        if queue.head is not None and queue.head.num_rows > self._num_rows:
-            raise ValueError(f"{queue.head} takes more rows than the batch's {self._num_rows}")
 
     def _move(self, slot: Slot, free: _Lane) -> Move:
         move = Move(slot, slot.index, slot.rows)

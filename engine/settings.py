@@ -14,16 +14,15 @@ from reprlib import repr as quote
 
 from giffusion.engine.curves import Schedule, parse_schedule
 from giffusion.engine.easing import parse_interpolation
-from giffusion.engine.emphasis import check_emphasis
-from giffusion.engine.errors import SettingsError, nearest
+from giffusion.engine.errors import SettingsError
 from giffusion.engine.kinds import expected_kind
 from giffusion.engine.limits import Limits
 from giffusion.engine.sampler_names import canonical_sampler, split_sampler
+from giffusion.engine.values import MAX_FPS, MAX_SIDE, check_text, in_range, one_of
 
 MAX_FRAMES = 1_000_000
 """Eleven hours at 24 frames a second; more is a mistake."""
 MAX_STEPS = 1000
-MAX_FPS = 1000
 MAX_SEED = 2**63 - 1
 MAX_BATCH = 1024
 DEFAULT_BATCH = 16
@@ -31,8 +30,10 @@ GPU_BATCHES = (2, 8, 16, 32)
 """Batches that engines are built for, and that graphs on a GPU can shrink to."""
 GPU_DECODE_BATCHES = (1, 4)
 """Pictures a run of the decode graph on a GPU."""
-MAX_SIDE = 8192
 BLENDS = ("slerp", "lerp")
+PADDINGS = ("border", "reflection", "zeros")
+MOTION = {"zoom": 1.0, "angle": 0.0, "translate_x": 0.0, "translate_y": 0.0}
+"""The settings that move a frame, and what each is where the frame stays as it is."""
 FROM_NOISE = 1.0
 """Strength of a frame that starts from noise alone."""
 WITH_IMAGE = 0.5
@@ -43,17 +44,14 @@ SCHEDULES = {
     "strength": Limits(0, 1),
     "noise": Limits(0, 2),
     "control_scale": Limits(0, 2),
+    "zoom": Limits(0.01, 100),
+    "angle": Limits(-36_000, 36_000),
+    "translate_x": Limits(-MAX_SIDE, MAX_SIDE),
+    "translate_y": Limits(-MAX_SIDE, MAX_SIDE),
     # Up to here floats tell each whole number from the next.
     "seed": Limits(0, 2**53),
 }
 """The settings that may differ from frame to frame, and what they may be on one."""
-# A number that a message does not repeat; Python even refuses to write thousands of digits.
-_MANY = 10**40
-# Without exponents: `1e999999` would be a number of a million digits. Terms of a fraction may be
-# longer than a decimal, which is written as one and has to be read again.
-_FPS = re.compile(
-    r"[-+]?(?:[0-9]{1,18}\.[0-9]{0,18}|[0-9]{1,36}(?:/0*[1-9][0-9]{0,35})?|\.[0-9]{1,18})"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +91,17 @@ class RenderSettings:
         control: maps for the model's ControlNet: path of a picture, for all frames, or a pattern
             such as `FOLDER/%05d.png`, one a frame, numbered from 0; or None.
         control_scale: how far the map steers a frame, 0 … 2; None is 1 with maps, and 0 without.
+        zoom: factor by which the picture before a frame is enlarged about its centre; any of the
+            four that is not None makes frames follow from each other.
+        angle: degrees by which it is turned, counter-clockwise.
+        translate_x: pixels by which it is moved to the right.
+        translate_y: pixels by which it is moved down.
+        padding: what comes in from outside of it: `border`, `reflection` or `zeros`.
+        color_match: match each frame's colours to the first one's; frames follow from each other.
+        coherence: how strongly what a frame starts from is pulled to what the frames before started
+            from, 0 to half the number of latents; above 0 frames follow from each other.
+        coherence_alpha: how fast that follows, 0 … 1.
+        coherence_noise: deviation of the noise that is added, 0 … 1.
 
     Raises:
         SettingsError: a value is out of its range or a name is unknown.
@@ -121,6 +130,15 @@ class RenderSettings:
     image: str | None = None
     control: str | None = None
     control_scale: float | str | None = None
+    zoom: float | str | None = None
+    angle: float | str | None = None
+    translate_x: float | str | None = None
+    translate_y: float | str | None = None
+    padding: str = "border"
+    color_match: bool = False
+    coherence: float = 0.0
+    coherence_alpha: float = 1.0
+    coherence_noise: float = 0.01
 
     def __post_init__(self) -> None:
         if not isinstance(self.fps, int | Fraction):
@@ -135,19 +153,23 @@ class RenderSettings:
             value = getattr(self, field.name)
             if (expected := expected_kind(value, str(field.type))) is not None:
                 raise SettingsError(f"{field.name} is {quote(value)}: expected {expected}")
-        _in_range("fps", self.fps, Fraction(1, 1000), MAX_FPS)
+        in_range("fps", self.fps, Fraction(1, 1000), MAX_FPS)
         self._check_schedules()
         self._check_sampler()
         for name in ("negative", "head", "tail"):
-            _check_text(name, getattr(self, name))
+            check_text(name, getattr(self, name))
         if self.size is not None:
             for side in self.size:
-                _in_range("size", side, 1, MAX_SIDE)
+                in_range("size", side, 1, MAX_SIDE)
         if self.num_frames is not None:
-            _in_range("frames", self.num_frames, 1, MAX_FRAMES)
+            in_range("frames", self.num_frames, 1, MAX_FRAMES)
         parse_interpolation(self.interpolation, self.interpolation_args)
         for name in ("latents", "embeddings"):
-            _one_of(name, getattr(self, name), BLENDS)
+            one_of(name, getattr(self, name), BLENDS)
+        one_of("padding", self.padding, PADDINGS)
+        in_range("coherence", self.coherence, 0, 1e9)
+        for name in ("coherence_alpha", "coherence_noise"):
+            in_range(name, getattr(self, name), 0, 1)
         if self.loop and self.pingpong:
             raise SettingsError("loop and pingpong both close the sequence: give one of them")
         if self.control_scale is not None and self.control is None:
@@ -167,11 +189,21 @@ class RenderSettings:
             name: a key of `SCHEDULES`.
         """
         value = getattr(self, name)
-        if value is None and name == "control_scale":
-            value = 0.0 if self.control is None else 1.0
-        elif value is None:
-            value = FROM_NOISE if self.image is None else WITH_IMAGE
-        return parse_schedule(value, name, SCHEDULES[name])
+        return parse_schedule(self._unset(name) if value is None else value, name, SCHEDULES[name])
+
+    @property
+    def is_chained(self) -> bool:
+        """Whether each frame is made from the one before it."""
+        moves = any(getattr(self, name) is not None for name in MOTION)
+        return moves or self.color_match or self.coherence > 0
+
+    def _unset(self, name: str) -> float:
+        """Returns what a schedule is where the others decide it."""
+        if name in MOTION:
+            return MOTION[name]
+        if name == "control_scale":
+            return 0.0 if self.control is None else 1.0
+        return WITH_IMAGE if self.image is not None or self.is_chained else FROM_NOISE
 
     @classmethod
     def default(cls, name: str) -> object:
@@ -184,7 +216,7 @@ class RenderSettings:
             if isinstance(value, str) and (whole := re.fullmatch(r"\s*([0-9]{1,36})\s*", value)):
                 object.__setattr__(self, name, int(whole[1]))
         if isinstance(self.seed, int):
-            _in_range("seed", self.seed, 0, MAX_SEED)
+            in_range("seed", self.seed, 0, MAX_SEED)
         for name in SCHEDULES:
             # A seed by itself may be larger than a float tells from the next.
             if name != "seed" or isinstance(self.seed, str):
@@ -192,63 +224,6 @@ class RenderSettings:
 
     def _check_sampler(self) -> None:
         object.__setattr__(self, "sampler", canonical_sampler(self.sampler))
-        _in_range("eta", self.eta, 0, 1)
+        in_range("eta", self.eta, 0, 1)
         if self.eta and split_sampler(self.sampler)[0] != "ddim":
             raise SettingsError(f"sampler {self.sampler} takes no eta: expected --sampler ddim")
-
-
-def parse_fps(text: str) -> Fraction:
-    """Reads a frame rate: `24`, `23.976`, or exactly as `24000/1001`.
-
-    Raises:
-        SettingsError: the text is not a positive number or fraction.
-    """
-    if _FPS.fullmatch(text.strip()) is None:
-        raise SettingsError(
-            f"fps {quote(text)} is not a frame rate: expected a number or a fraction such as"
-            " 30000/1001"
-        )
-    fps = Fraction(text.strip())
-    _in_range("fps", fps, Fraction(1, 1000), MAX_FPS)
-    return fps
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Reads a picture size, `WIDTHxHEIGHT` in pixels.
-
-    Raises:
-        SettingsError: the text is not two positive whole numbers.
-    """
-    match = re.fullmatch(r"\s*([0-9]{1,6})\s*[xX×]\s*([0-9]{1,6})\s*", text)
-    if match is None:
-        raise SettingsError(
-            f"size {quote(text)} is not a size: expected WIDTHxHEIGHT, such as 128x128"
-        )
-    width, height = int(match[1]), int(match[2])
-    for side in (width, height):
-        _in_range("size", side, 1, MAX_SIDE)
-    return width, height
-
-
-def _in_range(
-    name: str, value: Fraction | float, low: Fraction | float, high: Fraction | float
-) -> None:
-    if not low <= value <= high:
-        limit = f"at most {high}" if value > high else f"at least {low}"
-        raise SettingsError(f"{name} {_shown(value)} is out of range: expected {limit}")
-
-
-def _shown(value: Fraction | float) -> str:
-    terms = (value.numerator, value.denominator) if isinstance(value, int | Fraction) else ()
-    return "of many digits" if any(abs(term) >= _MANY for term in terms) else str(value)
-
-
-def _check_text(name: str, text: str) -> None:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise SettingsError(f"{name} {quote(text)} is not UTF-8: expected plain text")
-    check_emphasis(text, name)
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise SettingsError(f"unknown {name} {quote(value)}: {nearest(value, known)}")

@@ -20,14 +20,14 @@ from giffusion.engine.errors import SettingsError
 from giffusion.engine.keys import Key, check_sums, condition_rows, part_blends, resolve_keys
 from giffusion.engine.plans import FramePlan, PromptBlend
 from giffusion.engine.prompts import KeyFrame, parse_prompts
-from giffusion.engine.settings import SCHEDULES, RenderSettings
+from giffusion.engine.settings import FROM_NOISE, MOTION, SCHEDULES, RenderSettings
 
 
 class Timeline:
     """The plans of all frames: `len(timeline)`, `timeline[frame]`, `for plan in timeline`.
 
     A first key frame above 0 holds from frame 0; the last one holds to the end, or leads back to
-    the first where the sequence loops.
+    the first where the sequence loops. The one before a cut holds until there.
 
     Args:
         key_frames: one or more, ascending, as `parse_prompts` returns them.
@@ -72,6 +72,8 @@ class Timeline:
             if curve is not None and curve.name != "guidance":
                 self._check_values(curve)
         self._is_guided = self._check_weights(self._curves["guidance"])
+        cuts = (key.frame for key in self._keys if key.is_cut and key.frame < self._num_frames)
+        self._starts = sorted({0, *cuts})
 
     @classmethod
     def from_text(cls, text: str, settings: RenderSettings, source: str = "<prompts>") -> Timeline:
@@ -124,6 +126,8 @@ class Timeline:
         guidance = curves["guidance"].at(frame)
         rows = condition_rows(start, end, weight, 1.0 if self.model_guides else guidance)
         seeds, seed_weight = self._noise(frame, start, end, weight)
+        follows = frame - 1 if self._follows(frame) else None
+        motion = {name: curves[name].at(frame) for name in MOTION if follows is not None}
         return FramePlan(
             frame=frame,
             # Python divides whole numbers with a single rounding: exact, then to the nearest float.
@@ -133,12 +137,14 @@ class Timeline:
             weight=weight,
             guidance=guidance,
             steps=int(curves["steps"].at(frame)),
-            strength=curves["strength"].at(frame),
+            strength=self._strength(frame),
             noise=curves["noise"].at(frame),
             seeds=seeds,
             seed_weight=seed_weight,
             rows=tuple([row for row in rows if row.weight != 0]),
             control_scale=curves["control_scale"].at(frame),
+            follows=follows,
+            **motion,
         )
 
     def __iter__(self) -> Iterator[FramePlan]:
@@ -152,12 +158,23 @@ class Timeline:
         """
         return max(map(len, self._blends()))
 
+    @property
+    def chains(self) -> list[range]:
+        """The frames that follow from each other, for a job that has such; they end at cuts.
+
+        Chains share nothing, so they can be rendered side by side.
+        """
+        if not self.settings.is_chained:
+            return []
+        return [range(*ends) for ends in pairwise([*self._starts, self._num_frames])]
+
     def walks(self) -> Iterator[tuple[int, int, float]]:
         """Yields (frame, steps, strength) for every frame on which they may have changed."""
         steps, strength = self._curves["steps"], self._curves["strength"]
         constant = steps.constant is not None and strength.constant is not None
-        for frame in range(1 if constant else self._num_frames):
-            yield frame, int(steps.at(frame)), strength.at(frame)
+        # Of frames that follow from each other the first two differ.
+        for frame in range(min(2, self._num_frames) if constant else self._num_frames):
+            yield frame, int(steps.at(frame)), self._strength(frame)
 
     def prompts(self) -> tuple[str, ...]:
         """Returns the distinct texts that have to be encoded, in the order of their first use."""
@@ -174,6 +191,20 @@ class Timeline:
             if self._is_guided and not unused:
                 blends.insert(0, PromptBlend(start.negative, end.negative))
             yield blends
+
+    def _follows(self, frame: int) -> bool:
+        """Returns whether a frame is made from the one before it."""
+        return (
+            self.settings.is_chained
+            and self._starts[bisect_right(self._starts, frame) - 1] != frame
+        )
+
+    def _strength(self, frame: int) -> float:
+        """Returns a frame's strength; one that has nothing to start from starts from noise."""
+        is_bare = self.settings.is_chained and self.settings.image is None
+        if is_bare and not self._follows(frame):
+            return FROM_NOISE
+        return self._curves["strength"].at(frame)
 
     def _weight(self, frame: int, start: Key, end: Key) -> float:
         if start is end:
@@ -196,14 +227,14 @@ class Timeline:
     def _around(self, frame: int) -> tuple[Key, Key]:
         after = bisect_right(self._keys, frame, key=attrgetter("frame"))
         start = self._keys[max(after - 1, 0)]
-        held = start.frame >= frame or after == len(self._keys)
+        held = start.frame >= frame or after == len(self._keys) or self._keys[after].is_cut
         return start, start if held else self._keys[after]
 
     def _segments(self) -> Iterator[tuple[Key, Key]]:
         """Yields the pairs that `_around` gives for the frames, each once."""
         yield self._keys[0], self._keys[0]
         for start, end in pairwise(self._keys):
-            if start.frame + 1 < min(end.frame, self._num_frames):
+            if start.frame + 1 < min(end.frame, self._num_frames) and not end.is_cut:
                 yield start, end
             if end.frame < self._num_frames:
                 yield end, end

@@ -15,11 +15,12 @@ from giffusion.engine.batch import sampler_steps
 from giffusion.engine.conditioning import Condition
 from giffusion.engine.embedder import PromptEmbedder
 from giffusion.engine.frames import PixelFormat
-from giffusion.engine.lanes import Lane
+from giffusion.engine.lanes import Finished, Lane
 from giffusion.engine.model import Model
 from giffusion.engine.noise import initial_noise
+from giffusion.engine.queues import FrameTask
 from giffusion.engine.runtimes.base import Runtime
-from giffusion.engine.scheduler import FrameTask, Slot
+from giffusion.engine.scheduler import Slot
 
 SAMPLER, NUM_STEPS = "euler", 4
 PROMPT = "a house by the sea"
@@ -76,5 +77,5 @@ def _hashes(lane: Lane, condition: Condition, model: Model, places: Sequence[int
         for slot in slots:
             slot.step = step
         lane.denoise(slots)
-    fetches = [fetch for _, fetch in lane.finish([(slot, _Sink()) for slot in slots])]
+    fetches = [arrival.frame for arrival in lane.finish([Finished(s, _Sink()) for s in slots])]
     return [hashlib.sha256(np.asarray(fetch.result()).tobytes()).hexdigest() for fetch in fetches]

@@ -13,15 +13,8 @@ from typing import Any
 from giffusion.engine.easing import INTERPOLATION_NAMES
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.sampler_names import SAMPLERS
-from giffusion.engine.settings import (
-    BLENDS,
-    DEFAULT_BATCH,
-    GPU_BATCHES,
-    WITH_IMAGE,
-    RenderSettings,
-    parse_fps,
-    parse_size,
-)
+from giffusion.engine.settings import BLENDS, DEFAULT_BATCH, GPU_BATCHES, WITH_IMAGE, RenderSettings
+from giffusion.engine.values import parse_fps, parse_size
 from giffusion.models import DEFAULT_MODEL
 
 

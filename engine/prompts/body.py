@@ -1,7 +1,7 @@
 r"""The body of an entry to its meaning: parts, weights and options.
 
     a::1.5 | b::-0.4           parts that are composed, with their weights
-    --neg text --seed N --hold SHARE --ease KIND      options, after all parts
+    --neg text --seed N --hold SHARE --ease KIND --cut      options, after all parts
     \|  \::  \--               the characters themselves
 
 `parse.py` calls `read_body` for key frames and `read_affix` for head and tail.
@@ -32,7 +32,8 @@ from giffusion.engine.prompts.keys import whole
 from giffusion.engine.prompts.page import Passage
 from giffusion.engine.settings import MAX_SEED
 
-OPTIONS = ("neg", "seed", "hold", "ease")
+OPTIONS = ("neg", "seed", "hold", "ease", "cut")
+_FLAGS = ("cut",)
 _Value = TypeVar("_Value")
 _PART_MARKS = ("|", "::")
 # One more than a body without an error can have.
@@ -78,6 +79,7 @@ def read_body(frame: int, body: Passage, affixes: Affixes) -> KeyFrame:
         seed=_read(options, "seed", _seed),
         hold=_read(options, "hold", _hold),
         ease=_read(options, "ease", _ease),
+        is_cut="cut" in options,
     )
 
 
@@ -146,7 +148,9 @@ def _options(fields: list[Field]) -> dict[str, Field]:
         if name not in OPTIONS:
             advice = f"{nearest(name, OPTIONS)}; or write '\\--' for text"
             field.fail(f"unknown option {quote(mark)}: {advice}")
-        if not field.text:
+        if name in _FLAGS and field.text:
+            field.fail(f"option '{mark}' takes no value: expected '{mark}' alone")
+        if name not in _FLAGS and not field.text:
             field.fail(f"option '{mark}' has no value: expected '{mark} VALUE'")
         if options.setdefault(name, field) is not field:
             field.fail(f"option '{mark}' is given twice: remove one")

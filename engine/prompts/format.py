@@ -27,6 +27,8 @@ def _key_frame(key_frame: KeyFrame) -> str:
         words += ["--hold", repr(key_frame.hold)]
     if key_frame.ease is not None:
         words += ["--ease", key_frame.ease]
+    if key_frame.is_cut:
+        words.append("--cut")
     return " ".join(words)
 
 

@@ -42,6 +42,7 @@ class KeyFrame:
         hold: share of the segment that starts here during which it stays, 0 … 1, or None for the
             job's own.
         ease: how the rest of that segment moves, one of `EASES`, or None for the job's own.
+        is_cut: nothing leads here from the frames before, which hold the key frame before this one.
     """
 
     frame: int
@@ -50,3 +51,4 @@ class KeyFrame:
     seed: int | None = None
     hold: float | None = None
     ease: str | None = None
+    is_cut: bool = False

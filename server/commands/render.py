@@ -10,7 +10,6 @@ from giffusion.engine.model import Model
 from giffusion.engine.rendering import RenderResult, render
 from giffusion.engine.runtimes import AUTO, choose_runtime, open_runtime
 from giffusion.engine.runtimes.base import Runtime
-from giffusion.engine.settings import DEFAULT_BATCH
 from giffusion.engine.timeline import Timeline
 from giffusion.models import DEFAULT_MODEL, find_model
 from giffusion.server.inputs import read_timeline
@@ -44,7 +43,7 @@ def render_timeline(
         options.output,
         model=model,
         runtime=lambda: _runtime(options, report),
-        batch=DEFAULT_BATCH if options.batch is None else options.batch,
+        batch=options.batch,
         shrink_tail=options.shrink_tail,
         encoder=options.encoder or AUTO_ENCODER,
         quality=options.quality,

@@ -15,7 +15,8 @@ from giffusion.engine.expressions import parse_expression
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.samplers.config import Config
 from giffusion.engine.schedule import NoiseSchedule
-from giffusion.engine.settings import RenderSettings, parse_fps, parse_size
+from giffusion.engine.settings import RenderSettings
+from giffusion.engine.values import parse_fps, parse_size
 from giffusion.server.cli import MAX_MESSAGE, main
 from tests.catalogue.slim import slim_checkpoint
 

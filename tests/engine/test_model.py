@@ -18,7 +18,7 @@ from giffusion.engine.contract import LATENT_SCALE
 from giffusion.engine.errors import ModelError, SettingsError
 from giffusion.engine.manifest import MANIFEST, Manifest
 from giffusion.engine.model import GRAPHS, Model, graph_names, graph_spec, latent_size, load_model
-from giffusion.engine.settings import MAX_SIDE
+from giffusion.engine.values import MAX_SIDE
 from giffusion.models import find_model
 
 MINI = find_model("mini")

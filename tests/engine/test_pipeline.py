@@ -140,6 +140,17 @@ WORKS = {
         "0: x\n5: y", sampler="unipc", interpolation="curve", interpolation_args="sin(t/5)**2"
     ),
     "swayed": work("0: sand\n3: dune", sampler="ddim-trailing", eta=0.5, seed=6),
+    "moving": work("0: leaf\n5: tree", zoom="1 + t/50", angle=3, strength="0:(0.3), 5:(1)"),
+    "moving on": work(
+        "0: leaf\n3: tree --cut\n6: wood\n8: sea --cut\n11: sky",
+        translate_x=2,
+        padding="zeros",
+        color_match=True,
+        coherence=20,
+        image=PICTURE,
+        seed="t",
+    ),
+    "matched": work("0: leaf\n4: tree | moss --cut", color_match=True, sampler="euler_ads"),
     **{
         f"with {name}": work("0: moss\n3: stone", sampler=name, steps=3, seed=8)
         for name in ("klms", "ddpm", "deis", "dpm", "lcm", "euler-karras")
@@ -228,7 +239,8 @@ def test_a_segment_is_that_part_of_the_whole(
     data: st.DataObject, name: str, alone: dict[str, Sink]
 ) -> None:
     whole = alone[name].frames
-    start = data.draw(st.integers(0, len(whole) - 1))
+    starts = [chain.start for chain in WORKS[name].timeline.chains]
+    start = data.draw(st.sampled_from(starts) if starts else st.integers(0, len(whole) - 1))
     stop = data.draw(st.integers(start + 1, len(whole)))
     assert render(WORKS[name], frames=range(start, stop)).same_as(Sink(whole[start:stop]))
 
@@ -425,7 +437,7 @@ def test_close_cancels_every_job() -> None:
     assert [job.error for job in jobs] == [None, None]
     for job in jobs:
         with pytest.raises(IndexError):
-            job.conditions.take()
+            job.chains[0].take()
     assert not engine.tick()
     engine.close()
 

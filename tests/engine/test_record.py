@@ -19,8 +19,9 @@ from giffusion.engine.errors import InputError, SettingsError
 from giffusion.engine.prompts import KeyFrame, format_prompts
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.sampler_names import SAMPLERS
-from giffusion.engine.settings import BLENDS, MAX_SEED, RenderSettings, parse_fps
+from giffusion.engine.settings import BLENDS, MAX_SEED, RenderSettings
 from giffusion.engine.timeline import Timeline
+from giffusion.engine.values import parse_fps
 from tests.engine.prompts.cases import SEQUENCES, TEXTS
 
 NUMERICS = {"model": "mini", "runtime": "fake", "batch": 8, "encoder": "gif"}

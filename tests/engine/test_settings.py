@@ -18,16 +18,13 @@ from giffusion.engine.errors import SettingsError
 from giffusion.engine.sampler_names import SAMPLERS
 from giffusion.engine.settings import (
     BLENDS,
-    MAX_FPS,
     MAX_FRAMES,
     MAX_SEED,
-    MAX_SIDE,
     MAX_STEPS,
     SCHEDULES,
     RenderSettings,
-    parse_fps,
-    parse_size,
 )
+from giffusion.engine.values import MAX_FPS, MAX_SIDE, parse_fps, parse_size
 
 
 def refusal(call: Any, *args: Any, **kwargs: Any) -> str:
