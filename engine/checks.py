@@ -47,10 +47,10 @@ def check_job(model: Model, timeline: Timeline, settings: RenderSettings, *, bat
         )
     checked: set[tuple[int, int]] = set()
     for frame, steps, strength in timeline.walks():
-        if strength != FROM_NOISE and settings.image is None and not settings.is_chained:
+        if strength != FROM_NOISE and not (settings.has_init or settings.is_chained):
             raise SettingsError(
                 f"strength is {strength:g} on frame {frame} and there is no picture to start from: "
-                "expected 1, or an init picture by --image"
+                "expected 1, or an init picture by --image or --video"
             )
         try:
             walk = steps, start_step(steps, strength)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from giffusion.engine.encode.sequence import is_pattern, parse_pattern
 from giffusion.engine.errors import InputError
 from giffusion.engine.pictures import file_digest, read_picture
 from giffusion.engine.timeline import Timeline
+
+if TYPE_CHECKING:
+    from giffusion.engine.media.fitting import Resize
 
 
 def map_file(control: str, frame: int) -> Path:
@@ -47,17 +51,18 @@ def map_file(control: str, frame: int) -> Path:
     return path
 
 
-def map_reader(control: str, size: tuple[int, int]) -> ReadMap:
-    """Returns what reads the maps of a job, cut and resized as init pictures are.
+def map_reader(control: str, size: tuple[int, int], resize: str = "crop") -> ReadMap:
+    """Returns what reads the maps of a job, brought to its size as init pictures are.
 
     Args:
         control: as `map_file` takes it.
         size: (width, height) in pixels.
+        resize: what is done where their shape is another.
     """
 
     @lru_cache(maxsize=1)
     def read(path: Path) -> NDArray[np.uint8]:
-        return read_picture(path, size)
+        return read_picture(path, size, cast("Resize", resize))
 
     return lambda frame: read(map_file(control, frame))
 

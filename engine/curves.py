@@ -23,8 +23,12 @@ from giffusion.engine.schedule_text import Entry, place, read_entries
 MAX_KEY = 10**9
 """Largest frame of a key; keys may lie beyond the last frame."""
 
+SERIES = ("audio",)
+"""What the schedules of a job know of each frame besides its number."""
+
 Series: TypeAlias = Callable[[int], float]
 """A frame's number to a value."""
+_ADVICE = {"max_f": "set the number of frames", "audio": "give a sound by --audio"}
 _Key: TypeAlias = tuple[int, Expression]
 _T = TypeVar("_T")
 
@@ -228,9 +232,7 @@ class _Job:
 
     def _known(self, given: Mapping[str, _T], name: str, offset: int) -> _T:
         if name not in given:
-            advice = (
-                "set the number of frames" if name == "max_f" else "expected a schedule without it"
-            )
+            advice = _ADVICE.get(name, "expected a schedule without it")
             self._fail(offset, f"'{name}' is not known here: {advice}")
         return given[name]
 

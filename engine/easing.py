@@ -14,11 +14,11 @@ from functools import lru_cache
 from reprlib import repr as quote
 from typing import TypeAlias
 
-from giffusion.engine.curves import Schedule, parse_schedule
+from giffusion.engine.curves import SERIES, Schedule, parse_schedule
 from giffusion.engine.errors import SettingsError, nearest
 from giffusion.engine.limits import Limits, plain_number
 
-INTERPOLATION_NAMES = ("linear", "sine", "ease", "curve")
+INTERPOLATION_NAMES = ("linear", "sine", "ease", "curve", "audio")
 
 Weight: TypeAlias = Callable[[float], float]
 """The share of a segment that has passed, in [0, 1], to the weight of its end, in [0, 1]."""
@@ -115,12 +115,13 @@ def _room(frequencies: tuple[float, ...], x: float, end: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Interpolation:
-    """How all segments are walked: by a weight of their share, or by a schedule of the frames.
+    """How all segments are walked: by a weight of their share, by a schedule of the frames, or by
+    what is heard on them.
 
     Args:
         name: one of `INTERPOLATION_NAMES`.
         arguments: what was written after it.
-        weight: for every segment, or None for `curve`.
+        weight: for every segment, or None for `curve` and `audio`.
         schedule: the weight at each frame, in [0, 1], for `curve`; else None.
     """
 
@@ -136,45 +137,52 @@ def parse_interpolation(name: str, arguments: str = "") -> Interpolation:
     Args:
         name: one of `INTERPOLATION_NAMES`.
         arguments: for `sine` frequencies, `0.5, 2`; for `ease` one of `EASES`; for `curve` a
-            schedule, `0:(0), 30:(1)`; nothing for `linear`.
+            schedule, `0:(0), 30:(1)`; nothing for `linear` and `audio`.
 
     Raises:
         SettingsError: the name is unknown, or its arguments are wrong.
     """
     if name == "curve":
         return Interpolation(name, arguments, None, _curve(arguments))
+    if name == "audio":
+        _check_bare(name, arguments.strip())
+        return Interpolation(name, arguments, None, None)
     return Interpolation(name, arguments, segment_weight(name, arguments), None)
 
 
 def segment_weight(interpolation: str, arguments: str = "") -> Weight:
-    """Returns how every segment is walked, for all of `INTERPOLATION_NAMES` but `curve`.
+    """Returns how every segment is walked, for what needs to know nothing of its frames.
 
     Raises:
         SettingsError: the name is unknown, or its arguments are wrong.
     """
     arguments = arguments.strip()
     if interpolation == "linear":
-        if arguments:
-            message = f"interpolation linear takes no arguments, not {quote(arguments)}"
-            raise SettingsError(f"{message}: remove them, or choose another interpolation")
+        _check_bare(interpolation, arguments)
         return linear
     if interpolation == "sine":
         return sine(_frequencies(arguments) if arguments else DEFAULT_FREQUENCIES)
     if interpolation == "ease":
         return ease(arguments or DEFAULT_EASE)
-    if interpolation == "curve":
+    if interpolation in ("curve", "audio"):
         raise SettingsError(
-            "interpolation curve has no weight of its own, but a schedule: ask parse_interpolation"
+            f"interpolation {interpolation} has no weight of its own: ask parse_interpolation"
         )
     known = nearest(interpolation, INTERPOLATION_NAMES)
     raise SettingsError(f"unknown interpolation {quote(interpolation)}: {known}")
+
+
+def _check_bare(interpolation: str, arguments: str) -> None:
+    if arguments:
+        message = f"interpolation {interpolation} takes no arguments, not {quote(arguments)}"
+        raise SettingsError(f"{message}: remove them, or choose another interpolation")
 
 
 def _curve(arguments: str) -> Schedule:
     if not arguments.strip():
         example = "expected a schedule such as '0:(0), 30:(1)'"
         raise SettingsError(f"interpolation curve has no arguments: {example}")
-    return parse_schedule(arguments, "interpolation curve", Limits(0, 1))
+    return parse_schedule(arguments, "interpolation curve", Limits(0, 1), SERIES)
 
 
 def _frequencies(arguments: str) -> tuple[float, ...]:

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from giffusion.engine.batch import Steps, sampler_steps
 from giffusion.engine.chains import Chain
@@ -19,15 +19,19 @@ from giffusion.engine.control import map_reader
 from giffusion.engine.embedder import PromptEmbedder
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.following import Follower
+from giffusion.engine.init_latents import Close, film_latents, picture_latents
 from giffusion.engine.jobs import FrameSink, Job
 from giffusion.engine.model import Model
-from giffusion.engine.pictures import InitImage, PictureEncoder, read_image
+from giffusion.engine.pictures import InitImage, PictureEncoder
 from giffusion.engine.plans import FramePlan
 from giffusion.engine.queues import FrameTask
 from giffusion.engine.reorder import InMemory, OnDisk, Waiting
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
+
+if TYPE_CHECKING:
+    from giffusion.engine.media.index import FilmIndex
 
 
 class JobMaker:
@@ -59,6 +63,7 @@ class JobMaker:
         self._depth = depth
         self._embedder = PromptEmbedder(model, runtime)
         self._pictures = PictureEncoder(model, runtime, size)
+        self._open_films: set[Close] = set()
         # One thread, because it alone runs the text and the encode graph.
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="giffusion-conditions")
 
@@ -71,6 +76,7 @@ class JobMaker:
         *,
         frames: range | None = None,
         image: InitImage | None = None,
+        film: FilmIndex | None = None,
         scratch: Path | None = None,
     ) -> Job:
         """Returns a job, ready to be queued; see `Engine.submit`."""
@@ -81,14 +87,17 @@ class JobMaker:
             wanted, own = ("x".join(map(str, sides)) for sides in (size, self._size))
             raise SettingsError(f"size {wanted} is not this engine's, {own}: open another engine")
         runs = _runs(timeline, range(len(timeline)) if frames is None else frames)
+        init_latents, close = self._init_latents(timeline, runs, image, film)
         conditioner = Conditioner(
             settings,
             self._embedder.embed,
             self._latent_shape,
-            self._init_latents(settings, image),
+            init_latents,
             pool=self._embedder.pool if self._embedder.pools else None,
             zero_negative=self._model.manifest.zero_negative,
-            read_map=None if settings.control is None else map_reader(settings.control, size),
+            read_map=None
+            if settings.control is None
+            else map_reader(settings.control, size, settings.resize),
         )
         chains = [
             Chain(
@@ -103,7 +112,8 @@ class JobMaker:
             )
             for run in runs
         ]
-        return Job(name, timeline, settings, sink, chains, self._waiting(sink, len(runs), scratch))
+        waiting = self._waiting(sink, len(runs), scratch)
+        return Job(name, timeline, settings, sink, chains, waiting, close)
 
     def tasks(self, job: Job) -> list[Iterator[FrameTask]]:
         """Returns what the scheduler is to do for a job, for each of its chains."""
@@ -117,6 +127,8 @@ class JobMaker:
     def close(self) -> None:
         """Ends the thread and frees the graphs."""
         self.worker.shutdown(cancel_futures=True)
+        for close in self._open_films:
+            close()
         self._embedder.close()
         self._pictures.close()
 
@@ -127,14 +139,28 @@ class JobMaker:
             yield FrameTask(job.name, frame, len(plan.rows), num_steps, number)
 
     def _init_latents(
-        self, settings: RenderSettings, image: InitImage | None
-    ) -> InitLatents | None:
-        """Reads a job's picture now; it is encoded on the worker's thread, at its first frame."""
-        if settings.image is None:
-            return None
-        read = image or read_image(Path(settings.image), self._size)
-        encoded = cache(lambda: self._pictures.encode(read.pixels))
-        return lambda frame: encoded()
+        self,
+        timeline: Timeline,
+        runs: Sequence[range],
+        image: InitImage | None,
+        film: FilmIndex | None,
+    ) -> tuple[InitLatents | None, Close]:
+        settings = timeline.settings
+        if settings.image is not None:
+            return picture_latents(timeline, self._pictures, self._size, image), _nothing
+        if settings.video is None:
+            return None, _nothing
+        # Frames that start from a film do not follow from each other: there is one run.
+        (frames,) = runs
+        latents, close = film_latents(timeline, frames, self._pictures, self._size, film)
+        self._open_films.add(close)
+
+        def close_after_use() -> None:
+            # Not before what reads it has ended.
+            self._open_films.discard(close)
+            self.worker.submit(close)
+
+        return latents, close_after_use
 
     def _waiting(self, sink: FrameSink, num_chains: int, scratch: Path | None) -> Waiting:
         if num_chains == 1:
@@ -156,3 +182,7 @@ def _runs(timeline: Timeline, frames: range) -> list[range]:
         raise ValueError(f"{frames} begins inside of a chain: frames follow from those before")
     inside = (chain for chain in chains if frames.start <= chain.start < frames.stop)
     return [range(chain.start, min(chain.stop, frames.stop)) for chain in inside]
+
+
+def _nothing() -> None:
+    """Closes what was not opened."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from giffusion.engine.chains import Chain
@@ -50,6 +50,7 @@ class Job:
         sink: takes the frames.
         chains: its frames, one chain after the other.
         waiting: keeps those whose turn has not come.
+        close_sources: closes what its frames start from.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Job:
         sink: FrameSink,
         chains: Sequence[Chain],
         waiting: Waiting,
+        close_sources: Callable[[], None],
     ) -> None:
         self.name = name
         self.timeline = timeline
@@ -72,6 +74,7 @@ class Job:
         self.done = False
         self.error: GiffusionError | None = None
         self._waiting = waiting
+        self._close_sources = close_sources
 
     def emit(self, index: int, frame: Frame) -> int:
         """Hands on every frame whose turn has come with this one; returns how many."""
@@ -97,4 +100,5 @@ class Job:
         for chain in self.chains:
             chain.close()
         self._waiting.close()
+        self._close_sources()
         self.done = True

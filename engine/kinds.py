@@ -11,7 +11,8 @@ from fractions import Fraction
 
 _NONE = type(None)
 _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "Fraction": ((int, Fraction), "a rate in quotes"),
+    "Fraction": ((int, Fraction), "an exact number in quotes"),
+    "Fraction | None": ((int, Fraction, _NONE), "an exact number in quotes, or null"),
     "bool": ((bool,), "true or false"),
     "dict[str, int]": ((dict,), "an object of whole numbers"),
     "dict[str, str]": ((dict,), "an object of texts"),
@@ -23,6 +24,7 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "int | str": ((int, str), "a whole number or a schedule"),
     "str": ((str,), "a text"),
     "str | None": ((str, _NONE), "a text or null"),
+    "tuple[float, float] | None": ((tuple, _NONE), "two numbers or null"),
     "tuple[int, int] | None": ((tuple, _NONE), "two whole numbers or null"),
 }
 
@@ -39,8 +41,10 @@ def expected_kind(value: object, annotation: str) -> str | None:
     types, words = _KINDS[annotation]
     if isinstance(value, bool) and bool not in types:
         return words
-    if isinstance(value, tuple) and not (len(value) == 2 and all(type(v) is int for v in value)):
-        return "two whole numbers"
+    if isinstance(value, tuple) and tuple in types:
+        entries = (int, float) if "float" in annotation else (int,)
+        if not (len(value) == 2 and all(type(v) in entries for v in value)):
+            return words.removesuffix(" or null")
     if isinstance(value, dict) and {type(v) for v in value.values()} - {_VALUES.get(annotation)}:
         return words
     return None if isinstance(value, types) else words

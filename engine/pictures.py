@@ -8,8 +8,8 @@ size, or refused in a line.
 from __future__ import annotations
 
 import hashlib
-import stat
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giffusion.engine.errors import InputError, one_line
+from giffusion.engine.media.colours import on_white
+from giffusion.engine.media.files import check_file
+from giffusion.engine.media.fitting import Resize, fitted
 from giffusion.engine.model import Model, latent_size
 from giffusion.engine.runtimes.base import Graph, Runtime
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_PICTURE_PIXELS = 1 << 26
 """8192 pixels square, as the largest frames; more is taken for a decompression bomb."""
+_EXPECTED = "a picture"
 _KINDS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
 
 
@@ -43,14 +47,15 @@ class InitImage:
     sha256: str
 
 
-def read_picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Reads a picture, turned as its camera says, cut to a shape about its centre and resized.
+def read_picture(path: Path, size: tuple[int, int], resize: Resize = "crop") -> NDArray[np.uint8]:
+    """Reads a picture, turned as its camera says and brought to a size.
 
     What is transparent becomes white.
 
     Args:
         path: the file; of an animation the first picture is read.
-        size: (width, height) to cut and resize it to.
+        size: (width, height) to bring it to.
+        resize: what is done where its shape is another.
 
     Returns:
         (H, W, 3) RGB.
@@ -58,9 +63,9 @@ def read_picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     Raises:
         InputError: it is missing, is no picture, or has more than `MAX_PICTURE_PIXELS`.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    _check_file(path)
+    check_file(path, _EXPECTED)
     try:
         with _opened(path) as opened:
             if opened.width * opened.height > MAX_PICTURE_PIXELS:
@@ -74,16 +79,14 @@ def read_picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     except Exception as error:  # what broken files raise differs from kind to kind
         reason = one_line(getattr(error, "strerror", None) or error)
         raise InputError(f"{path} cannot be read as a picture: {reason}") from error
-    backed = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned)
-    fitted = ImageOps.fit(backed.convert("RGB"), size, Image.Resampling.LANCZOS)
-    return np.asarray(fitted, np.uint8)
+    return np.asarray(fitted(on_white(turned), size, resize), np.uint8)
 
 
-def read_image(path: Path, size: tuple[int, int]) -> InitImage:
+def read_image(path: Path, size: tuple[int, int], resize: Resize = "crop") -> InitImage:
     """Reads a picture, as `read_picture`, and says which file it was."""
     # First, since it says in the system's words why a file cannot be read.
     digest = file_digest(path)
-    return InitImage(read_picture(path, size), digest)
+    return InitImage(read_picture(path, size, resize), digest)
 
 
 def file_digest(path: Path) -> str:
@@ -92,24 +95,12 @@ def file_digest(path: Path) -> str:
     Raises:
         InputError: the file cannot be read.
     """
-    _check_file(path)
+    check_file(path, _EXPECTED)
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _check_file(path: Path) -> None:
-    """Refuses what has no end or is waited for, such as a device or a pipe."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{str(path)!r} is no path: {error}") from error
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{path} is no file: expected a picture")
 
 
 def _opened(path: Path) -> Image.Image:
@@ -138,17 +129,35 @@ class PictureEncoder:
         runtime: what runs the graph.
         size: (width, height) of the pictures.
         stage: whose graph it is: `encode`, of which come latents, or `control`.
+        batch: pictures of a run; one for which the runtime has a graph. On a CPU larger ones are
+            no faster, and TensorRT has engines for 1.
     """
 
     def __init__(
-        self, model: Model, runtime: Runtime, size: tuple[int, int], stage: str = "encode"
+        self,
+        model: Model,
+        runtime: Runtime,
+        size: tuple[int, int],
+        stage: str = "encode",
+        *,
+        batch: int = 1,
     ) -> None:
         self._model, self._runtime, self._size, self._stage = model, runtime, size, stage
+        self.batch = batch
 
     def encode(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the latents, (4, h, w), of a picture, (H, W, 3) RGB."""
-        latents: NDArray[np.float32] = self.run(picture).read("latents", 0)
-        return latents
+        return self.encode_many([picture])[0]
+
+    def encode_many(self, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """Returns the latents, (4, h, w) each, of any number of pictures, (H, W, 3) RGB.
+
+        A run has the same shape however many pictures are left for it, so that a picture's latents
+        depend neither on the others nor on its place among them.
+        """
+        starts = range(0, len(pictures), self.batch)
+        runs = (self._encode_run(pictures[start : start + self.batch]) for start in starts)
+        return [latents for run in runs for latents in run]
 
     def run(self, picture: NDArray[np.uint8]) -> Graph:
         """Runs the graph on a picture, (H, W, 3) RGB; what comes of it is its output's entry 0."""
@@ -161,9 +170,15 @@ class PictureEncoder:
         if "_graph" in self.__dict__:
             self._graph.close()
 
+    def _encode_run(self, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        for image, picture in enumerate(pictures):
+            self._graph.write("rgb", picture, image)
+        self._graph.run()
+        return [self._graph.read("latents", image) for image in range(len(pictures))]
+
     @cached_property
     def _graph(self) -> Graph:
         height, width = latent_size(self._size)
         path = self._model.graph_path(self._stage, self._runtime.graph_dtype)
-        axes = {"images": 1, "h": height, "w": width}
+        axes = {"images": self.batch, "h": height, "w": width}
         return self._runtime.load(path, self._model.spec(self._stage), axes)

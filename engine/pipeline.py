@@ -30,6 +30,7 @@ from giffusion.engine.frames import Frame
 from giffusion.engine.job_maker import JobMaker
 from giffusion.engine.jobs import FrameSink, Job
 from giffusion.engine.lanes import Arrival, Finished, Lanes
+from giffusion.engine.media.index import FilmIndex
 from giffusion.engine.model import Model
 from giffusion.engine.pictures import InitImage
 from giffusion.engine.queues import FrameTask
@@ -147,6 +148,7 @@ class Engine:
         *,
         frames: range | None = None,
         image: InitImage | None = None,
+        film: FilmIndex | None = None,
         scratch: Path | None = None,
     ) -> Job:
         """Queues a job.
@@ -159,21 +161,20 @@ class Engine:
             frames: the segment to render, of step 1 and not empty; None for all frames. Where
                 frames follow from each other it begins at a cut.
             image: the settings' init picture, if it has been read already.
-            scratch: folder where frames of later chains wait for their turn; None is the system's
-                own for such files.
+            film: where the frames of their film are, if that has been read through already.
+            scratch: folder where frames of later chains wait; None is the system's for such files.
 
         Raises:
             SettingsError: as `check_job`, or the size is not this engine's.
-            InputError: the init picture cannot be read.
+            InputError: the init picture or film cannot be read.
             OutputError: the folder cannot be used.
-            ValueError: a job of that name is queued, the segment lies outside of the timeline or
-                begins inside of a chain, or the sink takes frames of several chains in device
-                memory.
+            ValueError: the job is queued already, the segment is none, or the sink takes frames of
+                several chains in device memory.
         """
         if name in self._jobs:
             raise ValueError(f"job {name!r} is queued already")
         job = self._maker.make(
-            name, timeline, settings, sink, frames=frames, image=image, scratch=scratch
+            name, timeline, settings, sink, frames=frames, image=image, film=film, scratch=scratch
         )
         self._jobs[name] = job
         tasks = self._maker.tasks(job)

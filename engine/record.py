@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from fractions import Fraction
 from importlib.metadata import version
 from reprlib import repr as quote
 from typing import Any
 
 from giffusion.engine.errors import InputError, nearest
 from giffusion.engine.kinds import expected_kind
+from giffusion.engine.media_settings import DIGESTED
+from giffusion.engine.planning import plan_timeline
 from giffusion.engine.prompts import format_prompts
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
-from giffusion.engine.values import parse_fps
+from giffusion.engine.values import parse_fps, parse_seconds
 
 _KEYS = ("giffusion", "prompts", "settings", "numerics")
-_DIGESTS = ("image_sha256", "control_sha256")
+_DIGEST = "_sha256"
 _NUMERICS: Mapping[str, type] = {
     **dict.fromkeys(("model", "fingerprint", "runtime", "precision", "encoder"), str),
     **dict.fromkeys(("batch", "quality"), int),
@@ -38,39 +41,36 @@ class RenderRecord:
         prompts: the key frames, as `format_prompts` writes them.
         settings: the job's; head and tail are part of the prompts.
         numerics: what the bits depend on besides: model, runtime, precision, batch, encoder.
-        image_sha256: of the init picture, or None where there is none.
-        control_sha256: of the maps, as `giffusion.engine.control.maps_digest` gives it, or None.
+        digests: sha256 of the user's files, as `source_digests` gives them.
     """
 
     version: str
     prompts: str
     settings: RenderSettings
     numerics: dict[str, Any]
-    image_sha256: str | None = None
-    control_sha256: str | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
         timeline: Timeline,
         numerics: dict[str, Any],
-        image_sha256: str | None = None,
-        control_sha256: str | None = None,
+        digests: Mapping[str, str] | None = None,
     ) -> RenderRecord:
         """Returns the record of a job, rendered with some numerics."""
         settings = replace(timeline.settings, head="", tail="")
         prompts = format_prompts(timeline.key_frames)
-        digests = image_sha256, control_sha256
-        return cls(version("giffusion"), prompts, settings, numerics, *digests)
+        return cls(version("giffusion"), prompts, settings, numerics, dict(digests or {}))
 
     def to_json(self) -> str:
         """Returns the record as JSON, on one line."""
-        settings = {**asdict(self.settings), "fps": str(self.settings.fps)}
+        settings = {
+            name: str(value) if isinstance(value, Fraction) else value
+            for name, value in asdict(self.settings).items()
+        }
         values = (self.version, self.prompts, settings, self.numerics)
         record = dict(zip(_KEYS, values, strict=True))
-        for name in _DIGESTS:
-            if getattr(self, name) is not None:
-                record[name] = getattr(self, name)
+        record |= {f"{name}{_DIGEST}": digest for name, digest in self.digests.items()}
         # A path that is no UTF-8 has surrogates, which become JSON's own escapes.
         text = json.dumps(record, ensure_ascii=False)
         return text.encode(errors="backslashreplace").decode()
@@ -89,15 +89,16 @@ class RenderRecord:
         if not isinstance(record, dict) or not set(_KEYS) <= record.keys():
             raise InputError("the text in it is no plan of a render: expected one by giffusion")
         given, prompts, settings, numerics = (record[key] for key in _KEYS)
-        digests = [record.get(name) for name in _DIGESTS]
+        named = ((name, record.get(f"{name}{_DIGEST}")) for name in DIGESTED)
+        digests = {name: digest for name, digest in named if digest is not None}
         if not (
             isinstance(given, str)
             and isinstance(prompts, str)
             and _is_sound(numerics)
-            and all(isinstance(digest, str | None) for digest in digests)
+            and all(isinstance(digest, str) for digest in digests.values())
         ):
             raise InputError("its plan is damaged: expected texts and settings by giffusion")
-        return cls(given, prompts, _settings(settings), numerics, *digests)
+        return cls(given, prompts, _settings(settings), numerics, digests)
 
     def timeline(self, source: str) -> Timeline:
         """Plans the render again.
@@ -106,9 +107,9 @@ class RenderRecord:
             source: name of where the record stands, for messages.
 
         Raises:
-            InputError: its prompts or settings cannot be used.
+            InputError: its prompts or settings cannot be used, or its sound cannot be read.
         """
-        return Timeline.from_text(self.prompts, self.settings, source)
+        return plan_timeline(self.prompts, self.settings, source)
 
 
 def _is_sound(numerics: object) -> bool:
@@ -125,16 +126,15 @@ def _settings(values: object) -> RenderSettings:
     for name in values:
         if name not in kinds:
             raise InputError(f"its plan has no setting {quote(name)}: {nearest(name, kinds)}")
-    read = {name: _from_json(name, value) for name, value in values.items()}
+    read = {name: _from_json(name, kinds[name], value) for name, value in values.items()}
     for name, value in read.items():
         if (expected := expected_kind(value, kinds[name])) is not None:
             raise InputError(f"its plan has {name} {quote(values[name])}: expected {expected}")
     return RenderSettings(**read)
 
 
-def _from_json(name: str, value: Any) -> Any:
+def _from_json(name: str, kind: str, value: Any) -> Any:
     """Returns a value as the settings have it, which JSON can only spell."""
-    if name == "fps":
-        # As a number of JSON it need not be exact.
-        return parse_fps(value) if isinstance(value, str) else None
-    return tuple(value) if name == "size" and isinstance(value, list) else value
+    if kind.startswith("Fraction") and isinstance(value, str):
+        return parse_fps(value) if name == "fps" else parse_seconds(value)
+    return tuple(value) if kind.startswith("tuple") and isinstance(value, list) else value

@@ -15,20 +15,20 @@ from typing import Any
 
 from giffusion.engine.cautions import cut_prompts, lost_negatives
 from giffusion.engine.checks import check_job
-from giffusion.engine.control import maps_digest
 from giffusion.engine.encode import check_output, choose_encoder, open_writer
 from giffusion.engine.encode.encoders import AUTO
 from giffusion.engine.encode.writer import Writer
 from giffusion.engine.errors import DeviceMemoryError, SettingsError
 from giffusion.engine.jobs import FrameSink
-from giffusion.engine.mirror import Mirror, mirrored_frames
+from giffusion.engine.mirror import Mirror
 from giffusion.engine.model import Model, load_model
-from giffusion.engine.pictures import InitImage, read_image
 from giffusion.engine.pipeline import Engine
+from giffusion.engine.planning import plan_timeline
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.runtimes import choose_runtime
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import DEFAULT_BATCH, RenderSettings
+from giffusion.engine.sources import Media, num_shown, read_media, source_digests
 from giffusion.engine.stats import EngineStats
 from giffusion.engine.timeline import Timeline
 
@@ -124,7 +124,8 @@ def render(
         RuntimeUnavailableError: no runtime works here.
         RenderError: the render failed; the output path is as it was before.
     """
-    timeline = as_timeline(prompts, settings, source)
+    report, note = on_progress or _unreported, on_note or _unreported
+    timeline = as_timeline(prompts, settings, source, note)
     settings, output = timeline.settings, Path(output)
     check_output(
         output,
@@ -138,9 +139,8 @@ def render(
     timeline = timeline.for_model(model_guides=model.guides)
     check_job(model, timeline, settings, batch=DEFAULT_BATCH if batch is None else batch)
     size = model.check_size(settings.size)
-    image = None if settings.image is None else read_image(Path(settings.image), size)
-    digests = None if image is None else image.sha256, maps_digest(timeline)
-    report, note = on_progress or _unreported, on_note or _unreported
+    media = read_media(timeline, size, output, note)
+    digests = source_digests(timeline)
     if on_warning is not None:
         for line in [*cut_prompts(model, timeline), *lost_negatives(model, timeline)]:
             on_warning(line)
@@ -169,7 +169,8 @@ def render(
                 size=size,
                 fps=settings.fps,
                 num_frames=num_frames,
-                metadata=RenderRecord.of(timeline, numerics, *digests).to_json(),
+                metadata=RenderRecord.of(timeline, numerics, digests).to_json(),
+                sound=media.sound,
                 encoder=choice.name,
                 quality=quality,
                 on_device=on_device,
@@ -178,7 +179,7 @@ def render(
             )
             began = time.perf_counter()
             with _kept(writer):
-                _run(engine, timeline, image, writer, report)
+                _run(engine, timeline, media, writer, report)
             elapsed_s = time.perf_counter() - began
             return RenderResult(output, num_frames, size, elapsed_s, numerics, engine.stats)
 
@@ -187,20 +188,17 @@ def render(
 
 
 def as_timeline(
-    prompts: str | Timeline, settings: RenderSettings | None, source: str = "<prompts>"
+    prompts: str | Timeline,
+    settings: RenderSettings | None,
+    source: str = "<prompts>",
+    on_note: OnNote | None = None,
 ) -> Timeline:
     """Returns a timeline as it is, or plans key-frame text; see `render`."""
     if isinstance(prompts, str):
-        return Timeline.from_text(prompts, settings or RenderSettings(), source)
+        return plan_timeline(prompts, settings or RenderSettings(), source, on_note)
     if settings is not None and settings != prompts.settings:
         raise SettingsError("a timeline has its own settings: expected none beside it")
     return prompts
-
-
-def num_shown(timeline: Timeline) -> int:
-    """Returns how many frames the file of a job has."""
-    num_frames = len(timeline)
-    return mirrored_frames(num_frames) if timeline.settings.pingpong else num_frames
 
 
 def _filled_batch(timeline: Timeline, runtime: Runtime) -> int:
@@ -253,7 +251,7 @@ def _opened(runtime: Runtime | OpenRuntime | None) -> Runtime:
 def _run(
     engine: Engine,
     timeline: Timeline,
-    image: InitImage | None,
+    media: Media,
     writer: Writer,
     on_progress: OnProgress,
 ) -> None:
@@ -264,7 +262,13 @@ def _run(
             mirror = opened.enter_context(closing(Mirror(writer, len(timeline), engine.size)))
         sink: FrameSink = mirror or writer
         job = engine.submit(
-            "render", timeline, timeline.settings, sink, image=image, scratch=writer.folder
+            "render",
+            timeline,
+            timeline.settings,
+            sink,
+            image=media.image,
+            film=media.film,
+            scratch=writer.folder,
         )
         reported = 0
         on_progress(Progress("frames", 0, total))

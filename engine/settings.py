@@ -12,11 +12,13 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from reprlib import repr as quote
 
-from giffusion.engine.curves import Schedule, parse_schedule
+from giffusion.engine.curves import SERIES, Schedule, parse_schedule
 from giffusion.engine.easing import parse_interpolation
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.kinds import expected_kind
 from giffusion.engine.limits import Limits
+from giffusion.engine.media.fitting import RESIZES
+from giffusion.engine.media_settings import check_media
 from giffusion.engine.sampler_names import canonical_sampler, split_sampler
 from giffusion.engine.values import MAX_FPS, MAX_SIDE, check_text, in_range, one_of
 
@@ -78,8 +80,8 @@ class RenderSettings:
         size: (width, height) in pixels, or None for the size the model was trained at.
         num_frames: number of frames, 1 … `MAX_FRAMES`, or None to end at the last key frame;
             frames after the last key frame hold it.
-        interpolation: how frames move from a key frame to the next: `linear`, `sine`, `ease` or
-            `curve`.
+        interpolation: how frames move from a key frame to the next: `linear`, `sine`, `ease`,
+            `curve` or `audio`.
         interpolation_args: what that takes: frequencies, the kind of ease, or a schedule.
         latents: how initial noise is blended, `slerp` or `lerp`.
         embeddings: how prompt embeddings are blended, `slerp` or `lerp`.
@@ -88,9 +90,28 @@ class RenderSettings:
             beginning; without `num_frames` as far away as key frames are on average.
         pingpong: after the last frame all are shown again, backwards.
         image: path of the init picture, or None.
+        resize: what is done where pictures and films have another shape than the frames: `crop`,
+            `pad` or `stretch`.
         control: maps for the model's ControlNet: path of a picture, for all frames, or a pattern
             such as `FOLDER/%05d.png`, one a frame, numbered from 0; or None.
         control_scale: how far the map steers a frame, 0 … 2; None is 1 with maps, and 0 without.
+        video: path of the film whose frames are init pictures: frame i starts from what it shows
+            at `video_start_s + i · video_stride / fps`; or None.
+        video_start_s: where in the film the first frame is, in seconds.
+        video_end_s: where the film ends, or None for its own end.
+        video_stride: every how many-th frame is taken; 2 shows the film at twice its speed.
+        keep_audio: let the film's sound be heard, in formats that carry sound.
+        audio: path of a sound, which is heard in formats that carry one. Schedules know its
+            loudness on a frame, 0 … 1, as `audio`, and interpolation `audio` moves by it; or None.
+        audio_start_s: where in the sound the first frame is, in seconds.
+        audio_end_s: where the sound ends, or None for its own end.
+        audio_component: what is listened to, and the next four: see
+            `giffusion.engine.audio.options.AudioOptions`.
+        audio_margin: how much a component has to exceed the other.
+        audio_reduction: over the frequencies: `max`, `mean` or `median`.
+        audio_band: (lowest, highest) frequency in Hz, or None for all.
+        audio_smooth: share of a steady motion in interpolation `audio`, 0 … 1.
+        mute: leave the sound out of the file.
         zoom: factor by which the picture before a frame is enlarged about its centre; any of the
             four that is not None makes frames follow from each other.
         angle: degrees by which it is turned, counter-clockwise.
@@ -128,8 +149,23 @@ class RenderSettings:
     loop: bool = False
     pingpong: bool = False
     image: str | None = None
+    resize: str = "crop"
     control: str | None = None
     control_scale: float | str | None = None
+    video: str | None = None
+    video_start_s: Fraction = Fraction(0)
+    video_end_s: Fraction | None = None
+    video_stride: int = 1
+    keep_audio: bool = False
+    audio: str | None = None
+    audio_start_s: Fraction = Fraction(0)
+    audio_end_s: Fraction | None = None
+    audio_component: str = "both"
+    audio_margin: float = 1.0
+    audio_reduction: str = "max"
+    audio_band: tuple[float, float] | None = None
+    audio_smooth: float = 0.0
+    mute: bool = False
     zoom: float | str | None = None
     angle: float | str | None = None
     translate_x: float | str | None = None
@@ -153,6 +189,9 @@ class RenderSettings:
             value = getattr(self, field.name)
             if (expected := expected_kind(value, str(field.type))) is not None:
                 raise SettingsError(f"{field.name} is {quote(value)}: expected {expected}")
+        for name in ("fps", "video_start_s", "video_end_s", "audio_start_s", "audio_end_s"):
+            if isinstance(value := getattr(self, name), int):
+                object.__setattr__(self, name, Fraction(value))
         in_range("fps", self.fps, Fraction(1, 1000), MAX_FPS)
         self._check_schedules()
         self._check_sampler()
@@ -167,6 +206,8 @@ class RenderSettings:
         for name in ("latents", "embeddings"):
             one_of(name, getattr(self, name), BLENDS)
         one_of("padding", self.padding, PADDINGS)
+        one_of("resize", self.resize, RESIZES)
+        check_media(self)
         in_range("coherence", self.coherence, 0, 1e9)
         for name in ("coherence_alpha", "coherence_noise"):
             in_range(name, getattr(self, name), 0, 1)
@@ -189,7 +230,13 @@ class RenderSettings:
             name: a key of `SCHEDULES`.
         """
         value = getattr(self, name)
-        return parse_schedule(self._unset(name) if value is None else value, name, SCHEDULES[name])
+        text = self._unset(name) if value is None else value
+        return parse_schedule(text, name, SCHEDULES[name], SERIES)
+
+    @property
+    def has_init(self) -> bool:
+        """Whether frames have a picture of the user's to start from."""
+        return self.image is not None or self.video is not None
 
     @property
     def is_chained(self) -> bool:
@@ -203,7 +250,7 @@ class RenderSettings:
             return MOTION[name]
         if name == "control_scale":
             return 0.0 if self.control is None else 1.0
-        return WITH_IMAGE if self.image is not None or self.is_chained else FROM_NOISE
+        return WITH_IMAGE if self.has_init or self.is_chained else FROM_NOISE
 
     @classmethod
     def default(cls, name: str) -> object:

@@ -14,7 +14,8 @@ from fractions import Fraction
 from itertools import chain, pairwise
 from operator import attrgetter
 
-from giffusion.engine.curves import Curve
+from giffusion.engine.audio.curve import EnergyCurve
+from giffusion.engine.curves import Curve, Series
 from giffusion.engine.easing import parse_interpolation
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.keys import Key, check_sums, condition_rows, part_blends, resolve_keys
@@ -34,6 +35,7 @@ class Timeline:
         settings: `num_frames` None ends the sequence at the last key frame.
         model_guides: whether the model takes the guidance scale itself, as LCM does, so that frames
             have no negative condition.
+        energy: the loudness of the settings' sound on every frame; None where they have none.
 
     Raises:
         SettingsError: no key frame, key frames that do not ascend, settings that contradict them, a
@@ -47,11 +49,14 @@ class Timeline:
         settings: RenderSettings,
         *,
         model_guides: bool = False,
+        energy: EnergyCurve | None = None,
     ) -> None:
         interpolation = parse_interpolation(settings.interpolation, settings.interpolation_args)
         self.key_frames = tuple(key_frames)
         self.settings = settings
         self.model_guides = model_guides
+        assert (energy is None) == (settings.audio is None), "whoever opens the sound measures it"
+        self._energy = energy
         # With a schedule of seeds the key frames' own are not used.
         seed = settings.seed if isinstance(settings.seed, int) else 0
         self._keys, self._num_frames = resolve_keys(
@@ -59,14 +64,18 @@ class Timeline:
         )
         values: dict[str, float | Fraction] = {"max_f": self._num_frames - 1, "fps": settings.fps}
         by_frame = isinstance(settings.seed, str)
-        self._seeds = settings.schedule("seed").bind(values) if by_frame else None
+        series: dict[str, Series] = {} if energy is None else {"audio": energy.at}
+        seeds = settings.schedule("seed").bind(values, series=series) if by_frame else None
+        self._seeds = seeds
         self.seed = seed if self._seeds is None else math.floor(self._seeds.at(0))
         """Seed of the job, which the noise of ancestral steps is keyed by."""
         values["s"] = self.seed
         scheduled = [name for name in SCHEDULES if name != "seed"]
-        self._curves = {name: settings.schedule(name).bind(values) for name in scheduled}
+        self._curves = {
+            name: settings.schedule(name).bind(values, series=series) for name in scheduled
+        }
         bent = interpolation.schedule
-        self._bend = None if bent is None else bent.bind(values)
+        self._bend = None if bent is None else bent.bind(values, series=series)
         for curve in (*self._curves.values(), self._seeds, self._bend):
             # The guidance is asked for every value by the check of weights.
             if curve is not None and curve.name != "guidance":
@@ -76,13 +85,20 @@ class Timeline:
         self._starts = sorted({0, *cuts})
 
     @classmethod
-    def from_text(cls, text: str, settings: RenderSettings, source: str = "<prompts>") -> Timeline:
+    def from_text(
+        cls,
+        text: str,
+        settings: RenderSettings,
+        source: str = "<prompts>",
+        energy: EnergyCurve | None = None,
+    ) -> Timeline:
         """Reads key-frame text and plans it.
 
         Args:
             text: in either form of `giffusion.engine.prompts`.
             settings: how it is rendered.
             source: name of the text in messages.
+            energy: as above.
 
         Raises:
             PromptError: the text does not follow the grammar.
@@ -97,7 +113,7 @@ class Timeline:
             head=settings.head,
             tail=settings.tail,
         )
-        return cls(key_frames, settings)
+        return cls(key_frames, settings, energy=energy)
 
     def for_model(self, *, model_guides: bool) -> Timeline:
         """Returns the same job for a model that takes the guidance scale itself, or does not.
@@ -107,7 +123,9 @@ class Timeline:
         """
         if model_guides == self.model_guides:
             return self
-        return Timeline(self.key_frames, self.settings, model_guides=model_guides)
+        return Timeline(
+            self.key_frames, self.settings, model_guides=model_guides, energy=self._energy
+        )
 
     def __len__(self) -> int:
         return self._num_frames
@@ -201,7 +219,7 @@ class Timeline:
 
     def _strength(self, frame: int) -> float:
         """Returns a frame's strength; one that has nothing to start from starts from noise."""
-        is_bare = self.settings.is_chained and self.settings.image is None
+        is_bare = self.settings.is_chained and not self.settings.has_init
         if is_bare and not self._follows(frame):
             return FROM_NOISE
         return self._curves["strength"].at(frame)
@@ -212,8 +230,13 @@ class Timeline:
         x = (frame - start.frame) / (end.frame - start.frame)
         if start.weight is not None:
             return start.weight(x)
-        assert self._bend is not None
-        return self._bend.at(frame) if x > start.hold else 0.0
+        if x <= start.hold:
+            return 0.0
+        if self._bend is not None:
+            return self._bend.at(frame)
+        assert self._energy is not None, "the settings have a sound where interpolation follows it"
+        held = math.floor(start.hold * (end.frame - start.frame))
+        return self._energy.weight(frame, start.frame + held, end.frame)
 
     def _noise(
         self, frame: int, start: Key, end: Key, weight: float

@@ -1,8 +1,8 @@
-"""The command line: `giffusion render | plan | inspect | export | convert | models | …`.
+"""The command line: `giffusion render | plan | audio | inspire | inspect | export | models | …`.
 
 Each command is a module of `giffusion.server.commands`, imported when it runs; its options stand
-in `options.py`. The invariant: a wrong input is one line on standard error and exit code 2, never a
-traceback.
+in `options.py` and in modules named like it. The invariant: a wrong input is one line on standard
+error and exit code 2, never a traceback.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from reprlib import repr as quote
 from types import FrameType
 from typing import Any, NoReturn
 
-from giffusion.engine.errors import GiffusionError, nearest
+from giffusion.engine.errors import GiffusionError, InputError, nearest
+from giffusion.server.audio_options import add_audio_options
+from giffusion.server.comet_options import add_comet_options
+from giffusion.server.inspire_options import add_inspire_options
 from giffusion.server.model_options import (
     add_convert_options,
     add_export_options,
@@ -34,6 +37,7 @@ from giffusion.server.options import (
     add_output_options,
     add_plan_options,
 )
+from giffusion.server.settings_options import add_settings_options, take_settings
 
 EXIT_INPUT = 2
 MAX_MESSAGE = 1000
@@ -43,6 +47,8 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _COMMANDS = {
     "render": "render key-frame text to a video, an animation or a folder of pictures",
     "plan": "show what would be rendered, frame by frame, without a model",
+    "audio": "find where something begins in a sound, as key frames",
+    "inspire": "make up key frames about topics",
     "inspect": "show the plan that made a file, or render it again",
     "export": "make a model folder of a checkpoint",
     "convert": "turn a pickle's weights into safetensors, in a sandbox",
@@ -73,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What the terminal has no letter for is shown by its number.
         sys.stdout.reconfigure(errors="backslashreplace")
+    options = argparse.Namespace()
     before = {signum: signal.signal(signum, _interrupt) for signum in _STOP_SIGNALS}
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -81,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except GiffusionError as error:
+        if getattr(options, "config", None) is not None and isinstance(error, InputError):
+            error.add_note(f"with the settings of {options.config}")
         _complain(str(error), error)
         return EXIT_INPUT
     except KeyboardInterrupt as interrupt:
@@ -112,6 +121,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         _refuse(options.parser, unknown[0])
+    if hasattr(options, "config"):
+        take_settings(options)
+    # It may stand in the settings file, so that the parser does not ask for it.
+    if options.command == "render" and options.output is None:
+        options.parser.error("the following arguments are required: -o/--output")
     return options
 
 
@@ -182,11 +196,17 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         add_plan_options(parsers[name])
     for name in ("render", "inspect"):
         add_output_options(parsers[name], required=name == "render")
+    add_comet_options(parsers["render"])
+    # After all others: a settings file has them.
+    for name in ("render", "plan"):
+        add_settings_options(parsers[name], saves=name == "render")
     add_inspect_options(parsers["inspect"])
     add_build_options(parsers["build"])
     add_engines_options(parsers["engines"])
     add_export_options(parsers["export"])
     add_convert_options(parsers["convert"])
     add_models_options(parsers["models"])
+    add_audio_options(parsers["audio"])
+    add_inspire_options(parsers["inspire"])
     parsers["doctor"].add_argument("--json", action="store_true", help="print one JSON object")
     return parser, parsers

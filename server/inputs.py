@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from giffusion.engine.errors import InputError
+from giffusion.engine.planning import OnNote, plan_timeline, settings_after_film
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
 
@@ -15,11 +16,16 @@ MAX_PROMPT_BYTES = 64 << 20
 STANDARD_INPUT = Path("-")
 
 
-def read_timeline(options: argparse.Namespace) -> Timeline:
+def read_timeline(options: argparse.Namespace, on_note: OnNote | None = None) -> Timeline:
     """Reads what a command is to render.
 
+    Args:
+        options: what was given.
+        on_note: told in a line of what was taken from a film, or takes long.
+
     Raises:
-        InputError: the file cannot be read, or its text or a setting is wrong.
+        InputError: a file cannot be read, or the text or a setting is wrong.
+        RuntimeUnavailableError: what listens to sound is not installed.
     """
     text, source = _read_prompts(options)
     given = {
@@ -27,7 +33,7 @@ def read_timeline(options: argparse.Namespace) -> Timeline:
         for field in fields(RenderSettings)
         if getattr(options, field.name, None) is not None
     }
-    return Timeline.from_text(text, RenderSettings(**given), source)
+    return plan_timeline(text, settings_after_film(given, on_note), source, on_note)
 
 
 def _read_prompts(options: argparse.Namespace) -> tuple[str, str]:
@@ -51,4 +57,7 @@ def _read_prompts(options: argparse.Namespace) -> tuple[str, str]:
         raise InputError(f"{source} cannot be read: {error.strerror}") from None
     if len(content) > MAX_PROMPT_BYTES:
         raise InputError(f"{source} is longer than {MAX_PROMPT_BYTES >> 20} MiB of key-frame text")
+    if options.file == STANDARD_INPUT:
+        # It is there only once, and `--save-config` has it written down.
+        options.file, options.prompts = None, text
     return text, source

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from giffusion.engine.easing import INTERPOLATION_NAMES
-from giffusion.engine.errors import SettingsError
 from giffusion.engine.sampler_names import SAMPLERS
-from giffusion.engine.settings import BLENDS, DEFAULT_BATCH, GPU_BATCHES, WITH_IMAGE, RenderSettings
+from giffusion.engine.settings import BLENDS, DEFAULT_BATCH, GPU_BATCHES, WITH_IMAGE
 from giffusion.engine.values import parse_fps, parse_size
 from giffusion.models import DEFAULT_MODEL
+from giffusion.server.media_options import add_media_options
+from giffusion.server.option_types import add_flag, help_text, typed
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
@@ -36,21 +36,20 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         )
     )
     sampling = parser.add_argument_group("sampling")
-    sampling.add_argument("--sampler", metavar="NAME", help=_help(", ".join(SAMPLERS), "sampler"))
-    sampling.add_argument("--eta", type=float, help=_help("share of ddim's noise, 0 to 1", "eta"))
     sampling.add_argument(
-        "--size", type=_typed(parse_size), help="WIDTHxHEIGHT (default: the model's)"
+        "--sampler", metavar="NAME", help=help_text(", ".join(SAMPLERS), "sampler")
     )
-    sampling.add_argument("--image", metavar="FILE", help="picture that frames start from")
     sampling.add_argument(
-        "--control",
-        metavar="FILE",
-        help="map for the model's ControlNet, or FOLDER/%%05d.png, one a frame",
+        "--eta", type=float, help=help_text("share of ddim's noise, 0 to 1", "eta")
     )
+    sampling.add_argument(
+        "--size", type=typed(parse_size), help="WIDTHxHEIGHT (default: the model's)"
+    )
+    add_media_options(parser)
 
 
 def _add_time_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--fps", type=_typed(parse_fps), help=_help("frames a second", "fps"))
+    group.add_argument("--fps", type=typed(parse_fps), help=help_text("frames a second", "fps"))
     group.add_argument(
         "--frames",
         type=int,
@@ -58,30 +57,34 @@ def _add_time_options(group: argparse._ArgumentGroup) -> None:
         help="number of frames (default: to the last key frame)",
     )
     names = ", ".join(INTERPOLATION_NAMES)
-    group.add_argument("--interpolation", metavar="NAME", help=_help(names, "interpolation"))
+    group.add_argument("--interpolation", metavar="NAME", help=help_text(names, "interpolation"))
     group.add_argument(
         "--interpolation-args",
         metavar="ARGS",
         help="frequencies of sine, in, out or in-out for ease, a schedule in 0 to 1 for curve",
     )
     blends = " or ".join(BLENDS)
-    group.add_argument("--latents", help=_help(f"blend of the noise, {blends}", "latents"))
-    group.add_argument("--embeddings", help=_help(f"blend of the prompts, {blends}", "embeddings"))
-    _add_flag(group, "--fixed-latent", "start all frames from one noise")
-    _add_flag(group, "--loop", "lead back to the first key frame")
-    _add_flag(group, "--pingpong", "show all frames again, backwards")
+    group.add_argument("--latents", help=help_text(f"blend of the noise, {blends}", "latents"))
+    group.add_argument(
+        "--embeddings", help=help_text(f"blend of the prompts, {blends}", "embeddings")
+    )
+    add_flag(group, "--fixed-latent", "start all frames from one noise")
+    add_flag(group, "--loop", "lead back to the first key frame")
+    add_flag(group, "--pingpong", "show all frames again, backwards")
 
 
 def _add_schedule_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--seed", metavar="N", help=_help("seed of the noise", "seed"))
-    group.add_argument("--steps", metavar="N", help=_help("denoising steps", "steps"))
-    group.add_argument("--guidance", metavar="G", help=_help("guidance scale", "guidance"))
+    group.add_argument("--seed", metavar="N", help=help_text("seed of the noise", "seed"))
+    group.add_argument("--steps", metavar="N", help=help_text("denoising steps", "steps"))
+    group.add_argument("--guidance", metavar="G", help=help_text("guidance scale", "guidance"))
     group.add_argument(
         "--strength",
         metavar="S",
-        help=f"share of the steps that are taken, 0 to 1 (default: {WITH_IMAGE} with --image, 1)",
+        help=f"share of the steps that are taken, 0 to 1 (default: 1, from pictures {WITH_IMAGE})",
     )
-    group.add_argument("--noise", metavar="F", help=_help("factor of the noise, 0 to 2", "noise"))
+    group.add_argument(
+        "--noise", metavar="F", help=help_text("factor of the noise, 0 to 2", "noise")
+    )
     group.add_argument(
         "--control-scale",
         metavar="C",
@@ -148,7 +151,7 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
         "--device", default="current", help="GPUs such as sm89,sm120 (default: current)"
     )
     parser.add_argument(
-        "--size", type=_typed(parse_size), help="WIDTHxHEIGHT (default: the model's)"
+        "--size", type=typed(parse_size), help="WIDTHxHEIGHT (default: the model's)"
     )
     batches = ",".join(map(str, GPU_BATCHES))
     parser.add_argument(
@@ -177,21 +180,3 @@ def add_engines_options(parser: argparse.ArgumentParser) -> None:
     )
     for action in (listing, removing, checking):
         action.set_defaults(parser=action)
-
-
-def _help(text: str, field: str) -> str:
-    return f"{text} (default: {RenderSettings.default(field)})"
-
-
-def _add_flag(group: argparse._ArgumentGroup, name: str, text: str) -> None:
-    group.add_argument(name, action="store_true", default=None, help=text)
-
-
-def _typed(parse: Any) -> Any:
-    def convert(text: str) -> Any:
-        try:
-            return parse(text)
-        except SettingsError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return convert

@@ -66,23 +66,23 @@ class FilmDecoder:
             number: of the frame, from 0, in the order in which they are shown.
 
         Returns:
-            The frame; where the file has lost it, the one before.
+            The frame; where the file begins with some that need what is not there, the first.
 
         Raises:
             InputError: the film is damaged there.
         """
+        time = int(self._index.times[number])
         try:
             self._come_near(number)
-            frame = self._advance(int(self._index.times[number]))
+            shown = self._advance(time)
         except InputError:
             raise
         except Exception as error:  # PyAV raises OSError, ValueError and its own kinds alike
             self._reopen()
-            reason = one_line(getattr(error, "strerror", None) or error)
-            raise self._damaged(number, reason) from error
-        if frame is None or frame.is_corrupt:
-            raise self._damaged(number, "it cannot be decoded")
-        return frame
+            raise self._damaged(number, _reason(error)) from error
+        if shown is None or shown[1].is_corrupt or (shown[0] != time and self._failure):
+            raise self._damaged(number, self._failure or "it cannot be decoded")
+        return shown[1]
 
     def close(self) -> None:
         """Closes the file."""
@@ -112,13 +112,12 @@ class FilmDecoder:
             key, back = key - back, back * 2
         self._reopen()
 
-    def _advance(self, time: int) -> VideoFrame | None:
+    def _advance(self, time: int) -> tuple[int, VideoFrame] | None:
         """Decodes on to the last frame that is shown no later than a time, or else the first."""
         while (ahead := self._peek()) is not None and ahead[0] <= time:
             self._shown, self._next = ahead, None
             self._num_past += 1
-        shown = self._shown or ahead
-        return shown[1] if shown else None
+        return self._shown or ahead
 
     def _peek(self) -> tuple[int, VideoFrame] | None:
         """Returns the next frame and its time without going on to it."""
@@ -127,15 +126,14 @@ class FilmDecoder:
         return self._next
 
     def _open(self) -> None:
-        from av.codec.context import ThreadType
-
         path = self._index.path
         self._file = ExitStack()
         self._container = self._file.enter_context(opened_media(path, "video"))
         self._stream = best_stream(self._container, "video", path)
         context = self._stream.codec_context
         context.options = {"max_pixels": str(MAX_FILM_PIXELS)}
-        context.thread_count, context.thread_type = _NUM_THREADS, ThreadType.AUTO
+        # Of threads for slices, not for frames: those would lose good frames beside a broken one.
+        context.thread_count = _NUM_THREADS
         self._begin(0)
 
     def _reopen(self) -> None:
@@ -146,16 +144,22 @@ class FilmDecoder:
         """Begins to decode where the file stands, so many frames of the film behind it."""
         self._frames = self._decoded()
         self._shown = self._next = None
+        self._failure = ""
         self._num_past = num_past
 
     def _decoded(self) -> Generator[tuple[int, VideoFrame], None, None]:
-        """Yields frames and when they are shown, in that order."""
+        """Yields frames and when they are shown, in that order, without those that are broken."""
         number = 0
         for packet in self._container.demux(self._stream):
-            for frame in packet.decode():
+            try:
+                frames = packet.decode()
+            except Exception as error:
+                self._failure = _reason(error)
+                number += 1
+                continue
+            for frame in frames:
                 if self._index.seeking is Seeking.COUNTED:
-                    number = min(number, self._index.num_frames - 1)
-                    yield int(self._index.times[number]), frame
+                    yield int(self._index.times[min(number, self._index.num_frames - 1)]), frame
                 elif frame.pts is not None:
                     yield frame.pts, frame
                 number += 1
@@ -165,3 +169,7 @@ class FilmDecoder:
             f"{self._index.path} is damaged at frame {number}: {reason}; repair it, or leave the "
             "frame out"
         )
+
+
+def _reason(error: Exception) -> str:
+    return one_line(getattr(error, "strerror", None) or error)

@@ -91,7 +91,7 @@ class FilmReader:
         self._cut, self._size = cut, size
         self._step_s = cut.stride / fps
         self._index = index or film_index(cut.path)
-        self.num_frames = self._count()
+        self.num_frames = count_frames(cut, self._index, fps)
         self._source = _Source(self._index, size, cut.resize)
         self._thread = ThreadPoolExecutor(1, "giffusion-film")
         self._ahead: OrderedDict[int, Future[Pixels]] = OrderedDict()
@@ -138,22 +138,32 @@ class FilmReader:
         """Returns the number, within the film, of the frame that is shown in a render's frame."""
         return self._index.number_at(self._cut.start_s + frame * self._step_s)
 
-    def _count(self) -> int:
-        """Returns how many frames of the render begin before the cut ends."""
-        cut, length_s = self._cut, self._index.duration_s
-        end_s = length_s if cut.end_s is None else cut.end_s
-        if self._index.num_missing and end_s >= length_s:
-            raise InputError(
-                f"{cut.path} is cut off: {self._index.num_frames} of its "
-                f"{self._index.num_frames + self._index.num_missing} frames can be read; end "
-                f"before {_seconds(length_s)}, or repair it"
-            )
-        if cut.start_s >= length_s:
-            raise InputError(
-                f"{cut.path} ends at {_seconds(length_s)}: expected a start before, got "
-                f"{_seconds(cut.start_s)}"
-            )
-        return math.ceil((min(end_s, length_s) - cut.start_s) / self._step_s)
+
+def count_frames(cut: FilmCut, index: FilmIndex, fps: Fraction) -> int:
+    """Returns how many frames of a render begin before a cut ends; at least 1.
+
+    Args:
+        cut: the part of the film.
+        index: of the film.
+        fps: frames a second of the render.
+
+    Raises:
+        InputError: the cut begins after the film's end, or the film is cut off before the cut's.
+    """
+    length_s = index.duration_s
+    end_s = length_s if cut.end_s is None else cut.end_s
+    if index.num_missing and end_s >= length_s:
+        raise InputError(
+            f"{cut.path} is cut off: {index.num_frames} of its "
+            f"{index.num_frames + index.num_missing} frames can be read; end before "
+            f"{_seconds(length_s)}, or repair it"
+        )
+    if cut.start_s >= length_s:
+        raise InputError(
+            f"{cut.path} ends at {_seconds(length_s)}: expected a start before, got "
+            f"{_seconds(cut.start_s)}"
+        )
+    return math.ceil((min(end_s, length_s) - cut.start_s) * fps / cut.stride)
 
 
 class _Source:

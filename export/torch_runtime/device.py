@@ -9,7 +9,8 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -146,9 +147,11 @@ def is_cuda_there() -> bool:
     return found
 
 
-@contextmanager
-def device_errors(doing: str) -> Iterator[None]:
+class device_errors:
     """Turns torch's errors of the device into the engine's.
+
+    Not a generator: from Python 3.12 on its frame would be in the error's traceback and hold the
+    frame that called it, a ring that keeps what the failed call had on the device.
 
     Args:
         doing: what is done inside of it, for the message.
@@ -157,23 +160,34 @@ def device_errors(doing: str) -> Iterator[None]:
         DeviceMemoryError: the device's memory is used up.
         DeviceError: the device failed otherwise.
     """
-    try:
-        yield
-    except RuntimeError as error:
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, RuntimeError):
+            return
         # No local name holds a link of the chain: this frame is in its traceback, and what it holds
         # on the device would wait for the garbage collector.
         if any(map(_is_memory, _chain(error))):
             _clear_frames(error)
             raise DeviceMemoryError(
-                f"the GPU's memory is used up while {doing}: a smaller --batch or --size needs "
-                f"less ({_sentence(error)})"
+                f"the GPU's memory is used up while {self._doing}: a smaller --batch or --size "
+                f"needs less ({_sentence(error)})"
             ) from error
         if any(map(_is_device, _chain(error))):
             raise DeviceError(
-                f"the GPU failed while {doing}: {_sentence(error)}; start again, and see its "
+                f"the GPU failed while {self._doing}: {_sentence(error)}; start again, and see its "
                 "driver's log if it fails again"
             ) from error
-        raise
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import fields
 from importlib.metadata import version
-from pathlib import Path
 from reprlib import repr as quote
 
-from giffusion.engine.control import maps_digest
 from giffusion.engine.encode import read_metadata
 from giffusion.engine.errors import InputError, ModelError
 from giffusion.engine.model import Model, load_model
-from giffusion.engine.pictures import file_digest
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.settings import RenderSettings
+from giffusion.engine.sources import source_digests
 from giffusion.engine.timeline import Timeline
 from giffusion.models import find_model, installed_models
 from giffusion.server.commands.render import open_report, render_timeline
 from giffusion.server.reports import Report
+
+_THE = {"image": "the picture", "video": "the film", "audio": "the sound", "control": "the map"}
 
 
 def run(options: argparse.Namespace) -> None:
@@ -57,8 +57,7 @@ def _render_again(options: argparse.Namespace, record: RenderRecord) -> None:
     if options.output is None:
         raise InputError("--again has no place to go: give -o FILE")
     timeline = record.timeline(str(options.file))
-    _check_image(record)
-    _check_maps(record, timeline)
+    _check_sources(record, timeline)
     _take_over(options, record)
     with open_report(options) as report:
         if (installed := version("giffusion")) != record.version:
@@ -128,20 +127,14 @@ def _installed(name: str, fingerprint: object) -> Model | None:
     return load_model(find_model(name)) if name in folders else None
 
 
-def _check_image(record: RenderRecord) -> None:
-    image = record.settings.image
-    if image is not None and file_digest(Path(image)) != record.image_sha256:
-        raise InputError(
-            f"{image} is not the picture that the file was made from: put that one there again"
-        )
-
-
-def _check_maps(record: RenderRecord, timeline: Timeline) -> None:
-    if maps_digest(timeline) != record.control_sha256:
-        raise InputError(
-            f"{record.settings.control}: these are not the maps that the file was made with: put "
-            "those there again"
-        )
+def _check_sources(record: RenderRecord, timeline: Timeline) -> None:
+    """Compares the files that frames are made from with those that they were made from."""
+    for name, digest in source_digests(timeline).items():
+        path = getattr(record.settings, name)
+        if digest != record.digests.get(name):
+            raise InputError(
+                f"{path} is not {_THE[name]} that the file was made from: put that one there again"
+            )
 
 
 def _lines(record: RenderRecord) -> Iterator[str]:
@@ -156,7 +149,5 @@ def _lines(record: RenderRecord) -> Iterator[str]:
     yield ""
     for name, value in record.numerics.items():
         yield f"{name}: {value}"
-    if record.image_sha256 is not None:
-        yield f"image_sha256: {record.image_sha256}"
-    if record.control_sha256 is not None:
-        yield f"control_sha256: {record.control_sha256}"
+    for name, digest in record.digests.items():
+        yield f"{name}_sha256: {digest}"

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from giffusion.engine.encode.encoders import AUTO as AUTO_ENCODER
+from giffusion.engine.media_settings import SOURCES
 from giffusion.engine.model import Model
-from giffusion.engine.rendering import RenderResult, render
+from giffusion.engine.rendering import Progress, RenderResult, render
 from giffusion.engine.runtimes import AUTO, choose_runtime, open_runtime
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.timeline import Timeline
 from giffusion.models import DEFAULT_MODEL, find_model
+from giffusion.server.comet import Tracker, open_tracker
 from giffusion.server.inputs import read_timeline
 from giffusion.server.reports import JsonReport, Report, TerminalReport
+from giffusion.server.settings_text import save_settings, settings_text
 
 
 def run(options: argparse.Namespace) -> None:
     """Renders, and reports how far it is and how it ended."""
     with open_report(options) as report:
-        timeline, model = read_timeline(options), find_model(options.model or DEFAULT_MODEL)
-        report.done(render_timeline(options, timeline, model, report))
+        tracker = _tracker(options, report)
+        timeline = read_timeline(options, report.note)
+        model = find_model(options.model or DEFAULT_MODEL)
+        if tracker is None:
+            report.done(render_timeline(options, timeline, model, report, partial(_save, options)))
+        else:
+            _render_tracked(options, timeline, model, report, tracker)
 
 
 def open_report(options: argparse.Namespace) -> Report:
@@ -29,15 +39,33 @@ def open_report(options: argparse.Namespace) -> Report:
 
 
 def render_timeline(
-    options: argparse.Namespace, timeline: Timeline, model: Model | Path, report: Report
+    options: argparse.Namespace,
+    timeline: Timeline,
+    model: Model | Path,
+    report: Report,
+    on_start: Callable[[], None] | None = None,
 ) -> RenderResult:
     """Renders a timeline as the options say; what they leave out is the default.
+
+    Args:
+        options: what was given.
+        timeline: what is rendered.
+        model: by what.
+        report: told of everything.
+        on_start: called once, when all was checked.
 
     Raises:
         InputError: an option, the model or the output cannot be used.
         RuntimeUnavailableError: the runtime does not work here.
         RenderError: the render failed.
     """
+    starting = [] if on_start is None else [on_start]
+
+    def progress(progress: Progress) -> None:
+        if starting:
+            starting.pop()()
+        report.progress(progress)
+
     return render(
         timeline,
         options.output,
@@ -49,10 +77,57 @@ def render_timeline(
         quality=options.quality,
         force=options.force,
         keep_partial=options.keep_partial,
-        on_progress=report.progress,
+        on_progress=progress,
         on_note=report.note,
         on_warning=report.warn,
     )
+
+
+def _save(options: argparse.Namespace) -> None:
+    if options.save_config is not None:
+        save_settings(options)
+
+
+def _settings_text(options: argparse.Namespace) -> str | None:
+    """Returns the settings file for Comet's archive, where the render has to do with one."""
+    path = options.save_config or options.config
+    return None if path is None else settings_text(vars(options), path)
+
+
+def _tracker(options: argparse.Namespace, report: Report) -> Tracker | None:
+    if options.comet is None:
+        return None
+    return open_tracker(options.comet, on_warning=report.warn, on_note=report.note)
+
+
+def _render_tracked(
+    options: argparse.Namespace,
+    timeline: Timeline,
+    model: Path,
+    report: Report,
+    tracker: Tracker,
+) -> None:
+    named = (getattr(timeline.settings, name) for name in SOURCES)
+
+    def begin() -> None:
+        _save(options)
+        tracker.begin(
+            timeline,
+            model=options.model or DEFAULT_MODEL,
+            output=options.output,
+            media=[Path(path) for path in named if path is not None],
+            settings_file=_settings_text(options),
+        )
+
+    try:
+        result = render_timeline(options, timeline, model, report, begin)
+        tracker.finish(result)
+        report.done(result)
+    except BaseException as error:
+        tracker.fail(error)
+        raise
+    finally:
+        tracker.close()
 
 
 def _runtime(options: argparse.Namespace, report: Report) -> Runtime:

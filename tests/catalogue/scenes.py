@@ -105,6 +105,12 @@ def _copied(folder: Path, patch: object, names: Names, name: str, source: str) -
     renew_digest(folder / name)
 
 
+def _settings(folder: Path, patch: object, names: Names, name: str, text: str) -> None:
+    """Writes a settings file, of lines between semicolons; its schema is 1 unless they say it."""
+    schema = "" if "schema" in text else "schema = 1\n"
+    (folder / name).write_text(schema + text.replace("; ", "\n"), "utf-8")
+
+
 def _long(folder: Path, patch: object, names: Names, name: str) -> None:
     with (folder / name).open("wb") as file:
         file.truncate((64 << 20) + 1)
@@ -276,6 +282,8 @@ _SCENES: dict[str, Callable[..., None]] = {
     r"sd is a diffusers folder": lambda *arguments: None,  # it is made above
     rf"(\S+) is the JSON {_VALUE}": _json,
     r'(\S+) holds ("[^$]+)': _tensors,
+    rf"(\S+\.toml) says {_VALUE}": _settings,
+    r"(\S+\.toml) has thousands of lists in lists": _content(b"schema = " + b"[" * 50_000),
     r"(\S+) is a pickle": _content(pickle.dumps({"epoch": 5}, 2)),
     r"(\S+) is a pickle that runs a command": _content(pickle.dumps({"a": _Command()}, 2)),
     r"(\S+) is no UTF-8": _content("0: a corgi caf\xe9".encode("latin-1")),

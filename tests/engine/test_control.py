@@ -21,6 +21,7 @@ from giffusion.engine.record import RenderRecord
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.settings import RenderSettings
+from giffusion.engine.sources import source_digests
 from giffusion.engine.timeline import Timeline
 from giffusion.models import find_model
 from tests.engine.runtimes.cuda.simulated_cuda import SimulatedCuda, SimulatedRuntime
@@ -173,11 +174,11 @@ def test_a_digest_is_of_the_maps_that_steer(maps: str) -> None:
 
 def test_a_record_keeps_the_digest_of_the_maps(maps: str) -> None:
     timeline = Timeline.from_text(PROMPTS, steered(maps, control_scale=0.5))
-    record = RenderRecord.of(timeline, {}, control_sha256=maps_digest(timeline))
+    record = RenderRecord.of(timeline, {}, source_digests(timeline))
     assert RenderRecord.from_json(record.to_json()) == record
-    assert record.control_sha256 == maps_digest(record.timeline("out.gif"))
+    assert record.digests == {"control": maps_digest(record.timeline("out.gif"))}
     with pytest.raises(InputError, match="its plan is damaged"):
-        RenderRecord.from_json(record.to_json().replace(f'"{record.control_sha256}"', "5"))
+        RenderRecord.from_json(record.to_json().replace(f'"{record.digests["control"]}"', "5"))
 
 
 def test_maps_go_with_a_controlnet_and_a_scale_with_maps(maps: str) -> None:

@@ -188,7 +188,7 @@ def test_interpolations_are_values() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("", "", "unknown interpolation '': known: curve, ease, linear, sine"),
+        ("", "", "unknown interpolation '': known: audio, curve, ease, linear, sine"),
         ("Linear", "", "unknown interpolation 'Linear': did you mean 'linear'? known: "),
         ("slerp", "", "unknown interpolation 'slerp': "),
         ("linear", "2", "interpolation linear takes no arguments, not '2': remove them"),
@@ -216,8 +216,9 @@ def test_errors_say_where_and_what(name: str, arguments: str, message: str) -> N
 
 
 def test_a_curve_is_no_weight_of_its_own() -> None:
-    error = error_of(lambda: segment_weight("curve", "t"))
-    assert "has no weight of its own, but a schedule" in error
+    for name in ("curve", "audio"):
+        error = error_of(lambda name=name: segment_weight(name, "t"))
+        assert f"interpolation {name} has no weight of its own" in error
 
 
 def outcome_of(name: str, arguments: str) -> bool | str:
@@ -225,7 +226,7 @@ def outcome_of(name: str, arguments: str) -> bool | str:
         interpolation = parse_interpolation(name, arguments)
     except SettingsError as error:
         return str(error)
-    return (interpolation.weight is None) == (name == "curve")
+    return (interpolation.weight is None) == (name in ("curve", "audio"))
 
 
 _ARGUMENTS = st.text() | st.lists(st.sampled_from([*"0.5,e- \n:()t", *EASES])).map("".join)

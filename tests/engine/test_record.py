@@ -31,6 +31,20 @@ _INTERPOLATIONS = st.sampled_from(
 )
 
 
+_FOLLOWED = (
+    {"zoom": "1 + t/90", "angle": 2.5, "padding": "zeros"},
+    {"color_match": True, "coherence": 20.0, "coherence_alpha": 0.5, "coherence_noise": 0.0},
+    {
+        "video": "in.mp4",
+        "video_start_s": Fraction(1, 3),
+        "video_end_s": Fraction(5, 2),
+        "keep_audio": True,
+        "resize": "pad",
+    },
+    {"video": "in.mkv", "video_stride": 3},
+)
+
+
 @st.composite
 def any_settings(draw: st.DrawFn) -> RenderSettings:
     """Settings of which every one may be other than its default."""
@@ -58,6 +72,8 @@ def any_settings(draw: st.DrawFn) -> RenderSettings:
     drawn = {key: draw(strategy) for key, strategy in values.items()}
     drawn["fixed_latent"] = drawn["fixed_latent"] and isinstance(drawn["seed"], int)
     drawn |= draw(st.sampled_from([{}, {"loop": True}, {"pingpong": True}]))
+    if drawn["image"] is None:
+        drawn |= draw(st.sampled_from(_FOLLOWED))
     if drawn["sampler"].startswith("ddim"):
         drawn["eta"] = draw(st.floats(0, 1))
     return RenderSettings(interpolation=name, interpolation_args=arguments, **drawn)
@@ -79,7 +95,8 @@ def test_a_record_that_is_read_back_plans_the_same_frames(
     except SettingsError as error:
         assume("loop has no frame" not in str(error))
         raise
-    record = RenderRecord.of(timeline, NUMERICS, digest)
+    digests = {} if digest is None else dict.fromkeys(("image", "video"), digest)
+    record = RenderRecord.of(timeline, NUMERICS, digests)
     text = record.to_json()
     assert "\n" not in text
     read = RenderRecord.from_json(text.encode().decode())
@@ -104,7 +121,7 @@ def test_what_a_record_looks_like() -> None:
     assert record["settings"]["size"] == [64, 32]
     assert record["settings"]["head"] == ""
     assert record["numerics"] == NUMERICS
-    with_picture = RenderRecord.of(timeline, NUMERICS, "ab" * 32).to_json()
+    with_picture = RenderRecord.of(timeline, NUMERICS, {"image": "ab" * 32}).to_json()
     assert json.loads(with_picture) == record | {"image_sha256": "ab" * 32}
 
 
@@ -116,7 +133,9 @@ def test_settings_that_a_record_lacks_are_the_defaults() -> None:
 
 
 VALID = json.loads(
-    RenderRecord.of(Timeline.from_text("0: a\n9: b", RenderSettings()), NUMERICS, "0f").to_json()
+    RenderRecord.of(
+        Timeline.from_text("0: a\n9: b", RenderSettings()), NUMERICS, {"image": "0f"}
+    ).to_json()
 )
 
 
@@ -151,7 +170,7 @@ def changed(**values: object) -> str:
         (changed(steps=2.5), "its plan has steps 2.5: expected a whole number or a schedule"),
         (changed(steps=[5]), "its plan has steps [5]: expected a whole number or a schedule"),
         (changed(loop=1), "its plan has loop 1: expected true or false"),
-        (changed(fps=24), "its plan has fps 24: expected a rate in quotes"),
+        (changed(fps=24.5), "its plan has fps 24.5: expected an exact number in quotes"),
         (
             changed(fps="fast"),
             "fps 'fast' is not a frame rate: expected a number or a fraction such as 30000/1001",
@@ -178,7 +197,7 @@ def check_read_or_refused(text: str) -> None:
     except InputError as error:
         assert len(str(error).splitlines()) == 1, repr(str(error))  # noqa: PT017
     else:
-        again = RenderRecord.of(timeline, {}, record.image_sha256)
+        again = RenderRecord.of(timeline, {}, record.digests)
         assert RenderRecord.from_json(again.to_json()).timeline("again")[0] == timeline[0]
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from giffusion.engine.audio.curve import EnergyCurve
 from giffusion.engine.easing import EASES, Weight
 from giffusion.engine.errors import PromptError, SettingsError
 from giffusion.engine.keys import derive_seed
@@ -527,6 +528,11 @@ def test_plan_as_json() -> None:
         "seed": [1, 2],
         "seed_weight": 0.25,
         "control_scale": 0.0,
+        "follows": None,
+        "zoom": 1.0,
+        "angle": 0.0,
+        "translate_x": 0.0,
+        "translate_y": 0.0,
         "rows": [
             {"prompt": ["grey", "grey"], "weight": -4.0},
             {"prompt": ["a", "b"], "weight": 5.0},
@@ -843,3 +849,65 @@ def test_all_but_the_rows_of_a_plan_is_the_same_for_every_model(guidance: float 
         assert replace(other, rows=plan.rows) == plan
         prompts = [row.prompt for row in plan.rows if not row.is_negative]
         assert [row.prompt for row in other.rows] == prompts or plan.guidance == 0
+
+
+def test_frames_follow_from_each_other_up_to_a_cut() -> None:
+    plans = list(timeline("0: a\n4: b --cut\n6: c", replace(GUIDED, zoom="1 + t/100", angle=-2)))
+    assert [plan.follows for plan in plans] == [None, 0, 1, 2, None, 4, 5]
+    assert [plan.strength for plan in plans] == [1, 0.5, 0.5, 0.5, 1, 0.5, 0.5]
+    # What follows from nothing is not moved.
+    assert [plan.zoom for plan in plans] == [1, 1.01, 1.02, 1.03, 1, 1.05, 1.06]
+    assert [plan.angle for plan in plans] == [0, -2, -2, -2, 0, -2, -2]
+
+
+def test_before_a_cut_the_key_frame_holds() -> None:
+    for settings in (GUIDED, replace(GUIDED, zoom=1)):
+        plans = list(timeline("0: a\n4: b --cut\n6: c", settings))
+        keys = [(plan.from_key, plan.to_key, plan.weight) for plan in plans]
+        assert keys == [(0, 0, 0)] * 4 + [(4, 4, 0), (4, 6, 0.5), (6, 6, 0)]
+        assert plans[3].seeds == plans[0].seeds
+
+
+def test_chains_are_the_frames_between_cuts() -> None:
+    moving = replace(GUIDED, color_match=True)
+    assert timeline("0: a\n4: b --cut\n6: c", moving).chains == [range(4), range(4, 7)]
+    # A cut on the first key frame, or behind the end, cuts nothing.
+    ends = timeline("0: a --cut\n9: b --cut", replace(moving, num_frames=5))
+    assert ends.chains == [range(5)]
+    assert timeline("0: a\n4: b --cut", GUIDED).chains == []
+
+
+def test_a_first_frame_starts_from_the_init_picture_if_there_is_one() -> None:
+    plans = list(timeline("0: a\n2: b", replace(GUIDED, zoom=1, image="in.png", strength=0.3)))
+    assert [plan.strength for plan in plans] == [0.3] * 3
+    assert [plan.follows for plan in plans] == [None, 0, 1]
+
+
+def heard(values: tuple[float, ...], text: str, **more: Any) -> list[FramePlan]:
+    settings = replace(GUIDED, audio="song.wav", **more)
+    return list(Timeline(parse_prompts(text), settings, energy=EnergyCurve(values)))
+
+
+def test_interpolation_follows_the_sound_and_hits_key_frames() -> None:
+    plans = heard((1, 0, 0.5, 0.25, 0.25, 0), "0: a\n4: b\n6: c", interpolation="audio")
+    # Behind the sound's end a segment without energy moves evenly.
+    assert [plan.weight for plan in plans] == [0, 0, 0.5, 0.75, 0, 0.5, 0]
+
+
+def test_a_key_frame_that_stays_moves_by_what_is_heard_afterwards() -> None:
+    plans = heard((1, 1, 1, 0.5, 0.5), "0: a --hold 0.5\n4: b", interpolation="audio")
+    assert [plan.weight for plan in plans] == [0, 0, 0, 0.5, 0]
+
+
+def test_schedules_know_the_loudness() -> None:
+    plans = heard(
+        (0, 0.5, 1), "0: a\n3: b", guidance="3 + 4*audio", seed="audio*10", zoom="1+audio"
+    )
+    assert [plan.guidance for plan in plans] == [3, 5, 7, 3]
+    assert [plan.seeds for plan in plans] == [(0, 0), (5, 5), (10, 10), (0, 0)]
+    assert [plan.zoom for plan in plans] == [1, 1.5, 2, 1]
+
+
+def test_a_schedule_of_a_sound_that_is_not_there_is_refused() -> None:
+    with pytest.raises(SettingsError, match="'audio' is not known here: give a sound by --audio"):
+        timeline("0: a\n3: b", replace(GUIDED, guidance="3 + audio"))

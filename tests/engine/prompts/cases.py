@@ -72,6 +72,7 @@ _KEY_FRAMES = st.builds(
     negative=st.none() | TEXTS,
     seed=st.none() | st.integers(0, MAX_SEED),
     hold=st.none() | st.floats(0, 1),
+    is_cut=st.booleans(),
     ease=st.none() | st.sampled_from(EASES),
 )
 SEQUENCES = st.lists(

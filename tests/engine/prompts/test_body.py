@@ -54,6 +54,8 @@ def test_parts(text: str, parts: list[Part]) -> None:
         ("a --hold 0.3", {"hold": 0.3}),
         ("a --hold 0 --ease in", {"hold": 0.0, "ease": "in"}),
         ("a --ease in-out --hold 1", {"hold": 1.0, "ease": "in-out"}),
+        ("a --cut", {"is_cut": True}),
+        ("a --cut --ease in", {"is_cut": True, "ease": "in"}),
         ("a --ease out", {"ease": "out"}),
         ("a --neg b --seed 7", {"negative": "b", "seed": 7}),
         ("a --seed 7 --neg b", {"negative": "b", "seed": 7}),
@@ -65,7 +67,8 @@ def test_parts(text: str, parts: list[Part]) -> None:
 def test_options(text: str, expected: dict[str, object]) -> None:
     (only,) = parse_prompts(f"0: {text}")
     assert only.parts == (Part("a"),)
-    options = {name: getattr(only, name) for name in ("negative", "seed", "hold", "ease")}
+    expected = {"is_cut": False} | expected
+    options = {name: getattr(only, name) for name in ("negative", "seed", "hold", "ease", "is_cut")}
     assert options == dict.fromkeys(options) | expected
 
 
@@ -95,7 +98,7 @@ def test_options(text: str, expected: dict[str, object]) -> None:
         ("0: a::0", 1, 4, "weights sum to zero"),
         ("0:  a::1 | b::-1", 1, 5, "weights sum to zero"),
         ("0: a::0.1 | b::0.2 | c::-0.3", 1, 4, "weights sum to zero"),
-        ("0: a --hld 0.3", 1, 6, "unknown option '--hld': did you mean 'hold'? known: ease, hold"),
+        ("0: a --hld 0.3", 1, 6, "unknown option '--hld': did you mean 'hold'? known: cut, ease, hold"),
         ("0: a\n  --nge b", 2, 3, "unknown option '--nge': did you mean 'neg'?"),
         ("0: a --neg=b", 1, 6, "did you mean 'neg'?"),
         ("0: a --NEG b", 1, 6, "unknown option '--NEG'"),
@@ -112,6 +115,7 @@ def test_options(text: str, expected: dict[str, object]) -> None:
         ("0: a --seed " + "9" * 5000, 1, 6, "is not usable"),
         ("0: a --seed " + "0" * 300_000 + "5", 1, 6, "the text is too long"),
         ("0: a --hold 1.1", 1, 6, "hold '1.1' is not usable: expected the share"),
+        ("0: a --cut now", 1, 6, "option '--cut' takes no value: expected '--cut' alone"),
         ("0: a --hold -0.1", 1, 6, "hold '-0.1' is not usable"),
         ("0: a --hold nan", 1, 6, "hold 'nan' is not usable"),
         ("0: a --ease inout", 1, 6, "unknown ease 'inout': did you mean 'in-out'?"),

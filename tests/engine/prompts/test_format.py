@@ -34,7 +34,7 @@ def test_heads_and_tails_are_written_into_the_parts(
 
 def test_format_writes_what_a_person_would() -> None:
     text = (
-        "0: a (corgi:1.2) | rain::0.5 --neg blurry --seed 7 --hold 0.3 --ease in-out\n"
+        "0: a (corgi:1.2) | rain::0.5 --neg blurry --seed 7 --hold 0.3 --ease in-out --cut\n"
         "60: a \\(lion\\)\n"
     )
     assert format_prompts(parse_prompts(text)) == text

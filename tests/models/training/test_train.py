@@ -1,0 +1,116 @@
+"""The training's command line on a corpus of four pictures, from nothing to a pipeline."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors import safe_open
+
+from giffusion.models.train import main
+from giffusion.models.training.prepared import save_prepared
+from giffusion.models.training.scenes import NOTHING, Scenes
+from giffusion.models.training.tokens import train_tokenizer
+
+NAMES = ["disc", "square", "bar", "frame"]
+COUNT = 16
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks as small as these are slower on more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    captions = [f"a picture of a {NAMES[i % 4]}" for i in range(COUNT)]
+    layers = torch.full((COUNT, 2), NOTHING, dtype=torch.int16)
+    layers[:, 0] = torch.arange(COUNT) % 4
+    place = torch.tensor([0.0, 0.0, 0.8, 0.0]).expand(COUNT, 2, 4).half()
+    no = torch.zeros(COUNT, 2, dtype=torch.bool)
+    colours = torch.ones(COUNT, 2, 3).half()
+    scenes = Scenes(layers, place, no, no, colours, colours, torch.zeros(COUNT, 2).half())
+    pictures = [_webp(number) for number in range(4)]
+    tokenizer = train_tokenizer(captions, 512)
+    save_prepared(folder, pictures, NAMES, scenes, captions, [], tokenizer)
+    return folder
+
+
+def _webp(number: int) -> bytes:
+    image = Image.new("RGBA", (256, 256))
+    draw = ImageDraw.Draw(image)
+    shape = (draw.ellipse, draw.rectangle)[number % 2]
+    shape((30, 30 + 30 * number, 220, 220), fill=(60 * number, 200 - 40 * number, 90, 255))
+    stream = io.BytesIO()
+    image.save(stream, "webp", lossless=True)
+    return stream.getvalue()
+
+
+def _arguments(data: Path, tmp_path: Path, *more: str) -> list[str]:
+    folders = [
+        "--data",
+        str(data),
+        "--work",
+        str(tmp_path / "work"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    size = ["--size", "toy", "--batch", "2", "--autoencoder-batch", "4", "--sample-steps", "1"]
+    return [*folders, *size, "--device", "cpu", *more]
+
+
+# The samplers of diffusers warn with the NumPy that is installed.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_training_ends_in_a_pipeline_that_diffusers_runs(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    pack = tmp_path / "pack"
+    more = ["--steps", "2", "--turbo-minutes", "1", "--turbo-walks", "2", "--pack", str(pack)]
+    assert main(_arguments(data, tmp_path, *more)) == 0
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        *("model", "turbo", "log.txt"),
+        *("samples.png", "samples-walks.png", "turbo.png", "turbo-walks.png"),
+    }
+    assert (pack / "result.tar.0").is_file()
+    pipeline = StableDiffusionPipeline.from_pretrained(out / "model", dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a picture of a disc", num_inference_steps=2).images[0]
+    assert image.size == (64, 64)
+    with safe_open(out / "model" / "unet" / "diffusion_pytorch_model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
+    assert (
+        json.loads((out / "model" / "model_index.json").read_text())["vae"][1] == "AutoencoderTiny"
+    )
+
+    # It goes on where it ended: the steps are done, and nothing is trained again.
+    capsys.readouterr()
+    assert main(_arguments(data, tmp_path, "--steps", "2", "--resume")) == 0
+    assert "saved at step 2" in capsys.readouterr().out
+
+
+def test_a_mistake_is_answered_in_a_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, message in (
+        (_arguments(tmp_path / "absent", tmp_path), "no corpus"),
+        (_arguments(data, tmp_path, "--batch", "0"), "--batch 0: expected more than 0"),
+        (_arguments(data, tmp_path, "--autoencoder-batch", "6"), "expected a multiple of 4"),
+    ):
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("train: ")
+        assert error.count("\n") == 1
+        assert message in error or message == "no corpus"
