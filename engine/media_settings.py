@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from reprlib import repr as quote
 from typing import TYPE_CHECKING, cast
 
 from giffusion.engine.audio.options import AudioOptions
@@ -28,7 +27,7 @@ MAX_STRIDE = 1000
 _NEEDS = {
     "audio": (
         *("audio_start_s", "audio_end_s", "audio_component", "audio_margin"),
-        *("audio_reduction", "audio_band", "audio_smooth"),
+        *("audio_reduction", "audio_band", "audio_smooth", "mute"),
     ),
     "video": ("video_start_s", "video_end_s", "video_stride", "keep_audio"),
 }
@@ -44,10 +43,8 @@ def check_media(settings: RenderSettings) -> None:
     for source, names in _NEEDS.items():
         for name in names if getattr(settings, source) is None else ():
             if getattr(settings, name) != settings.default(name):
-                value = getattr(settings, name)
-                shown = str(value) if isinstance(value, Fraction) else quote(value)
                 raise SettingsError(
-                    f"{name} is {shown} and there is no {source}: expected a file by --{source}"
+                    f"{name} is given and there is no {source}: expected a file by --{source}"
                 )
     _check_sources(settings)
     if settings.audio is not None:
@@ -108,8 +105,6 @@ def _check_sources(settings: RenderSettings) -> None:
         )
     if settings.keep_audio and settings.audio is not None:
         raise SettingsError("keep_audio and audio both bring a sound: give one of them")
-    if settings.mute and settings.audio is None:
-        raise SettingsError("mute and no audio: expected a sound that is left out, by --audio")
 
 
 def _check_film(settings: RenderSettings) -> None:

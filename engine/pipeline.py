@@ -1,6 +1,6 @@
 """The engine: many jobs in one queue, one batch a tick, frames out in order.
 
-    admit → denoise → collect → retire → link
+    link → admit → denoise → collect → retire
 
 `rendering.py` runs one job through it; it takes any number. An engine is bound to one model, one
 picture size and one set of numerics. Whoever owns it calls it from one thread.

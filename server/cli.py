@@ -1,4 +1,4 @@
-"""The command line: `giffusion render | plan | audio | inspire | inspect | export | models | …`.
+"""The command line: `giffusion render | plan | audio | video | inspire | inspect | export | …`.
 
 Each command is a module of `giffusion.server.commands`, imported when it runs; its options stand
 in `options.py` and in modules named like it. The invariant: a wrong input is one line on standard
@@ -38,6 +38,7 @@ from giffusion.server.options import (
     add_plan_options,
 )
 from giffusion.server.settings_options import add_settings_options, take_settings
+from giffusion.server.video_options import add_video_options
 
 EXIT_INPUT = 2
 MAX_MESSAGE = 1000
@@ -48,6 +49,7 @@ _COMMANDS = {
     "render": "render key-frame text to a video, an animation or a folder of pictures",
     "plan": "show what would be rendered, frame by frame, without a model",
     "audio": "find where something begins in a sound, as key frames",
+    "video": "show how many frames a film has and at which rate, as key frames",
     "inspire": "make up key frames about topics",
     "inspect": "show the plan that made a file, or render it again",
     "export": "make a model folder of a checkpoint",
@@ -207,6 +209,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add_convert_options(parsers["convert"])
     add_models_options(parsers["models"])
     add_audio_options(parsers["audio"])
+    add_video_options(parsers["video"])
     add_inspire_options(parsers["inspire"])
     parsers["doctor"].add_argument("--json", action="store_true", help="print one JSON object")
     return parser, parsers

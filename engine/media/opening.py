@@ -159,5 +159,7 @@ def _not_media(path: Path, kind: Kind, error: Exception) -> str:
         return f"{path} is in no format that is read: expected {_EXPECTED[kind]}, such as an MP4"
     if code == errno.EIO:  # what FFmpeg says where a file ends too early
         return f"{path} cannot be read as {_EXPECTED[kind]}: it is cut off near its beginning"
+    if isinstance(error, EOFError):
+        return f"{path} cannot be read as {_EXPECTED[kind]}: it ends before its first frame"
     reason = one_line(getattr(error, "strerror", None) or error)
     return f"{path} cannot be read as {_EXPECTED[kind]}: {reason}"

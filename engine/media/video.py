@@ -24,6 +24,7 @@ from giffusion.engine.media.decoding import FilmDecoder
 from giffusion.engine.media.fitting import RESIZES, Resize, Size, fitted
 from giffusion.engine.media.index import FilmIndex, film_index
 from giffusion.engine.media.orientation import orientation_of
+from giffusion.engine.values import one_of
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -66,8 +67,7 @@ class FilmCut:
             )
         if self.stride < 1:
             raise SettingsError(f"the film's stride is {self.stride}: expected 1 or more")
-        if self.resize not in RESIZES:
-            raise SettingsError(f"resize is '{self.resize}': expected {', '.join(RESIZES)}")
+        one_of("resize", self.resize, RESIZES)
 
 
 class FilmReader:

@@ -1,0 +1,98 @@
+"""`python -m docs.draw_renders`: strips of renders with motion, from a film and after a sound.
+
+Rendered by the bundled model; written beside this file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from giffusion.engine import RenderSettings, load_model, render
+from giffusion.models import find_model
+
+HERE = Path(__file__).parent
+NUM_SHOWN = 8
+_SIDE = 128
+_GAP = 2
+Pixels = NDArray[np.uint8]
+
+
+def main() -> None:
+    """Draws all strips."""
+    with tempfile.TemporaryDirectory() as folder:
+        draw_motion(Path(folder))
+        draw_film(Path(folder))
+
+
+def draw_motion(folder: Path) -> None:
+    """Frames that are zoomed and turned as they go, and the same frames without."""
+    text = "0: a red rose on a white background\n28: a sunflower on a sky blue background"
+    moving = {"zoom": 1.02, "angle": -3, "strength": 0.4, "color_match": True, "seed": "t"}
+    rows = [made(folder, text), made(folder, text, **moving)]
+    save(rows, HERE / "motion_render.png")
+
+
+def draw_film(folder: Path) -> None:
+    """A film of a ball, and what two strengths make of it."""
+    film = folder / "ball.mp4"
+    write_film(film, 29, ball)
+    rows = [
+        made(folder, "0: an orange", video=str(film), num_frames=29, strength=strength)
+        for strength in (0.3, 0.6)
+    ]
+    save([[ball(frame) for frame in range(29)], *rows], HERE / "video_render.png")
+
+
+def made(folder: Path, text: str, **settings: Any) -> list[Pixels]:
+    """Renders frames."""
+    target = folder / "frames" / "%05d.png"
+    model = load_model(find_model("mini"))
+    render(
+        text,
+        target,
+        model=model,
+        settings=RenderSettings(fps=Fraction(24), **settings),
+        force=True,
+    )
+    return [np.asarray(Image.open(path)) for path in sorted(target.parent.glob("*.png"))]
+
+
+def ball(frame: int) -> Pixels:
+    """An orange ball that bounces along."""
+    picture = Image.new("RGB", (_SIDE, _SIDE), (250, 250, 250))
+    x, y = 24 + frame * 80 / 28, 96 - 60 * abs(np.sin(frame / 28 * 2 * np.pi))
+    ImageDraw.Draw(picture).ellipse((x - 22, y - 22, x + 22, y + 22), (245, 140, 30))
+    return np.asarray(picture)
+
+
+def write_film(path: Path, num_frames: int, draw: Callable[[int], Pixels]) -> None:
+    """Writes a film of drawn frames."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=24)
+        stream.width = stream.height = _SIDE
+        for frame in range(num_frames):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(draw(frame), "rgb24")))
+        file.mux(stream.encode())
+
+
+def save(rows: Sequence[Sequence[Pixels]], path: Path) -> None:
+    """Writes some frames of each row as one picture."""
+    step = _SIDE + _GAP
+    sheet = Image.new("RGB", (NUM_SHOWN * step - _GAP, len(rows) * step - _GAP), "white")
+    for row, pictures in enumerate(rows):
+        for column, at in enumerate(np.linspace(0, len(pictures) - 1, NUM_SHOWN).round()):
+            sheet.paste(Image.fromarray(pictures[int(at)]), (column * step, row * step))
+    sheet.save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
