@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,12 +156,16 @@ class JobMaker:
         latents, close = film_latents(timeline, frames, self._pictures, self._size, film)
         self._open_films.add(close)
 
-        def close_after_use() -> None:
-            # Not before what reads it has ended.
+        def close_now() -> None:
             self._open_films.discard(close)
-            self.worker.submit(close)
+            close()
 
-        return latents, close_after_use
+        # Not before what reads it has ended.
+        return latents, lambda: self._after_use(close_now)
+
+    def _after_use(self, close: Close) -> None:
+        with suppress(RuntimeError):  # the thread has ended, and `close` closes what is open
+            self.worker.submit(close)
 
     def _waiting(self, sink: FrameSink, num_chains: int, scratch: Path | None) -> Waiting:
         if num_chains == 1:

@@ -27,6 +27,7 @@ from giffusion.engine.timeline import Timeline
 if TYPE_CHECKING:
     from giffusion.engine.media.fitting import Resize
 
+
 @dataclass(frozen=True, slots=True)
 class Media:
     """What was read of a job's files before anything is rendered.

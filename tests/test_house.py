@@ -32,8 +32,10 @@ BELOW = {
     "server": set(PACKAGES),
 }
 RUNTIMES = {"cuda", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"}
-ONE_MODULE_ONLY = RUNTIMES | {"huggingface_hub", "tokenizers", "tqdm"}
-SHARED = {("export", "tokenizers")}
+EXTRAS = {"comet_ml", "librosa", "matplotlib", "numba", "scipy"}
+"""Packages of the extras `audio` and `comet`: all else works without them, and starts sooner."""
+ONE_MODULE_ONLY = RUNTIMES | EXTRAS | {"huggingface_hub", "tokenizers", "tomli_w", "tqdm"}
+SHARED = {("export", "tokenizers"), ("models", "tokenizers")}
 """Packages of a house whose other modules may import them too."""
 
 
@@ -80,10 +82,10 @@ def test_heavy_packages_are_imported_in_one_module_each() -> None:
     assert {name: files for name, files in users.items() if len(files) > 1} == {}
 
 
-def test_runtimes_are_imported_lazily() -> None:
-    for path in (ROOT / "engine" / "runtimes").rglob("*.py"):
+def test_runtimes_and_extras_are_imported_lazily() -> None:
+    for path in MODULES:
         top = {name.split(".")[0] for name in imports(path, lazy=False)}
-        assert not top & RUNTIMES
+        assert not top & (RUNTIMES | EXTRAS), name_of(path)
 
 
 def test_imports_between_modules_have_no_cycle() -> None:

@@ -7,7 +7,7 @@ stream, so that memory grows with the numbers that come out and not with the sou
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from giffusion.engine.audio.beats import beat_steps, tempo_of
+from giffusion.engine.audio.compiling import OnNote
 from giffusion.engine.audio.curve import EnergyCurve
 from giffusion.engine.audio.energy import EnergyMeter
-from giffusion.engine.audio.onsets import OnsetMeter, Strength, onset_steps, time_of
+from giffusion.engine.audio.onsets import HOP, THRESHOLD_DB, OnsetMeter, time_of
 from giffusion.engine.audio.options import AudioOptions
 from giffusion.engine.audio.separation import separated
 from giffusion.engine.audio.spectra import RATE, Sound
+from giffusion.engine.audio.with_librosa import Strength, beat_steps, onset_steps, tempo
 from giffusion.engine.errors import InputError, SettingsError
 from giffusion.engine.media.sound import sound_blocks
 from giffusion.engine.settings import MAX_FRAMES
@@ -49,15 +50,24 @@ class Analysis:
 
     def onsets(self) -> list[Fraction]:
         """Returns when something begins, in seconds after the start, ascending."""
-        return self._times(onset_steps(self.strength))
+        return self._times(self._onset_steps())
 
-    def beats(self) -> list[Fraction]:
-        """Returns when the beats are, in seconds after the start, ascending."""
-        return self._times(beat_steps(self.strength))
+    def beats(self, on_note: OnNote | None = None) -> list[Fraction]:
+        """Returns when the beats are, in seconds after the start, ascending.
+
+        Args:
+            on_note: told before what finds them is compiled.
+        """
+        if not self._onset_steps():
+            return []
+        return self._times(beat_steps(self.strength, RATE, HOP, on_note))
 
     def tempo(self) -> float | None:
-        """Returns the beats a minute, or None where there is no beat."""
-        return tempo_of(self.strength) if beat_steps(self.strength) else None
+        """Returns the beats a minute, or None where nothing begins."""
+        return tempo(self.strength, RATE, HOP) if self._onset_steps() else None
+
+    def _onset_steps(self) -> list[int]:
+        return onset_steps(self.strength, RATE, HOP, THRESHOLD_DB)
 
     def _times(self, steps: list[int]) -> list[Fraction]:
         return [time for step in steps if (time := time_of(step)) < self.duration_s]
@@ -68,7 +78,7 @@ def energy_curve(
     fps: Fraction,
     num_frames: int | None,
     options: AudioOptions,
-    on_note: Callable[[str], None] | None = None,
+    on_note: OnNote | None = None,
 ) -> EnergyCurve:
     """Measures how loud a sound is on every frame.
 
@@ -85,7 +95,7 @@ def energy_curve(
     Raises:
         InputError: the file cannot be read, or has no sound from the start on.
         SettingsError: the sound has more frames than a render.
-        RuntimeUnavailableError: a component is to be heard and SciPy is not installed.
+        RuntimeUnavailableError: librosa is not installed.
     """
     meter = EnergyMeter(fps, num_frames, options)
     for block in separated(_mono(path, options, _end(fps, num_frames, options)), options):
@@ -98,20 +108,23 @@ def energy_curve(
     return curve
 
 
-def analyse(path: Path, fps: Fraction, options: AudioOptions) -> Analysis:
+def analyse(
+    path: Path, fps: Fraction, options: AudioOptions, on_note: OnNote | None = None
+) -> Analysis:
     """Measures a sound's loudness and finds what begins in it.
 
     Args:
         path: a sound file, or a film.
         fps: frames a second.
         options: what is heard.
+        on_note: told before what finds onsets is compiled, the first time ever.
 
     Raises:
         InputError: the file cannot be read, or has no sound from the start on.
         SettingsError: the sound has more frames than a render.
-        RuntimeUnavailableError: a component is to be heard and SciPy is not installed.
+        RuntimeUnavailableError: librosa is not installed.
     """
-    energy, onsets, peaks = EnergyMeter(fps, None, options), OnsetMeter(options), _Peaks()
+    energy, onsets, peaks = EnergyMeter(fps, None, options), OnsetMeter(options, on_note), _Peaks()
     for block in separated(peaks.passed(_mono(path, options, options.end_s)), options):
         energy.write(block)
         onsets.write(block)

@@ -1,8 +1,8 @@
-"""A sound to the strength of what begins in it at every moment, and to the times of onsets.
+"""A sound to the strength of what begins in it at every moment, and to when that is.
 
-`analysis.py` feeds the meter. Spectral flux of a mel spectrogram in decibels, and the peak picking
-of S. Böck et al., ISMIR 2012. The invariant: whether something begins is decided by what is heard
-within a tenth of a second of it, and not by how loud the rest of the sound is.
+`analysis.py` feeds the meter. The invariant: a strength is librosa's of the whole sound, though it
+comes in blocks, and whether something begins is decided by what is heard within a tenth of a second
+of it, and not by how loud the rest of the sound is.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from array import array
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
+from giffusion.engine.audio.compiling import OnNote
 from giffusion.engine.audio.options import AudioOptions
-from giffusion.engine.audio.spectra import RATE, MelBands, Power, Sound, power_spectra
+from giffusion.engine.audio.spectra import RATE, MelBands, Sound, power_spectra
 from giffusion.engine.audio.windows import Windows
-
-Strength = NDArray[np.float64]  # (steps,)
+from giffusion.engine.audio.with_librosa import Strength, onset_strength
 
 WINDOW = 1024
 HOP = 256
 """Samples from a step to the next, 12 ms."""
-STEPS_PER_S = RATE / HOP
-# Decibels of a band's power below which nothing is heard. A sine of full scale has about -15, since
-# bands are scaled to their widths.
-_FLOOR_DB = -95.0
-# How far the rise of the mean of all bands has to stand out, in decibels a step.
-_THRESHOLD_DB = 1.5
+THRESHOLD_DB = 1.5
+"""How far the strength of a step at which something begins stands out."""
+# Power of a band below which nothing is heard: 95 dB down. A sine of full scale is about 15 dB
+# down, since bands are scaled to their widths.
+FLOOR = 10**-9.5
 # Where in a window the edge of a beginning sound is when the power rises most, in samples.
 _EDGE = 384
 
@@ -37,13 +35,16 @@ class OnsetMeter:
 
     Args:
         options: what is heard.
+        on_note: told before librosa is compiled.
     """
 
-    def __init__(self, options: AudioOptions) -> None:
+    def __init__(self, options: AudioOptions, on_note: OnNote | None = None) -> None:
+        self._on_note = on_note
         self._bands = MelBands.within(options.band, WINDOW)
         self._windows = Windows(WINDOW)
         self._num_steps = 0
-        self._last = np.full((1, len(self._bands)), _FLOOR_DB, np.float32)
+        # Before the first step there is silence.
+        self._last = np.zeros((1, len(self._bands)), np.float32)
         self._strength = array("d")
 
     def write(self, block: Sound) -> None:
@@ -68,41 +69,12 @@ class OnsetMeter:
         if last == self._num_steps:
             return
         windows = self._windows.centred(np.arange(self._num_steps, last) * HOP)
-        level = _decibels(self._bands.of(power_spectra(windows)))
-        rises = np.maximum(0, np.diff(level, axis=0, prepend=self._last))
-        self._strength.extend(rises.mean(axis=1, dtype=np.float64).tolist())
-        self._last = level[-1:]
+        power = np.concatenate([self._last, self._bands.of(power_spectra(windows))])
+        self._strength.extend(onset_strength(power, FLOOR, self._on_note).tolist())
+        self._last = power[-1:]
         self._num_steps = last
 
 
 def time_of(step: int) -> Fraction:
     """Returns when what a step's strength says begins, in seconds, not below 0."""
     return Fraction(max(0, step * HOP + _EDGE - HOP // 2), RATE)
-
-
-def onset_steps(strength: Strength) -> list[int]:
-    """Picks the steps at which something begins.
-
-    A step counts that is the largest within 30 ms, exceeds the mean of 100 ms to both sides by
-    1 dB, and follows the last one by more than 30 ms.
-    """
-    near, around = round(0.03 * STEPS_PER_S), round(0.1 * STEPS_PER_S)
-    largest = _neighbours(strength, near, near, -np.inf).max(axis=1)
-    mean = _neighbours(strength, around, around, 0.0).mean(axis=1)
-    steps: list[int] = []
-    stands_out = strength >= mean + _THRESHOLD_DB
-    for step in np.flatnonzero((strength == largest) & stands_out).tolist():
-        if not steps or step > steps[-1] + near:
-            steps.append(step)
-    return steps
-
-
-def _neighbours(values: Strength, before: int, after: int, beyond: float) -> Strength:
-    """Returns (steps, before + 1 + after) values, with another one beyond the ends."""
-    padded = np.pad(values, (before, after), constant_values=beyond)
-    return np.lib.stride_tricks.sliding_window_view(padded, before + 1 + after)
-
-
-def _decibels(power: Power) -> Power:
-    floor = np.float32(10 ** (_FLOOR_DB / 10))
-    return 10 * np.log10(np.maximum(power, floor))

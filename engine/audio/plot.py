@@ -19,10 +19,11 @@ import numpy as np
 
 from giffusion.engine.audio.analysis import Analysis
 from giffusion.engine.audio.curve import EnergyCurve
+from giffusion.engine.audio.extra import needs_audio
 from giffusion.engine.audio.key_frames import Mark
 from giffusion.engine.encode.output import OutputFile, check_place
 from giffusion.engine.encode.place import cannot_begin
-from giffusion.engine.errors import OutputError, RuntimeUnavailableError
+from giffusion.engine.errors import OutputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,12 +48,8 @@ def check_plot(path: Path, *, force: bool) -> None:
     if path.suffix.lower() != ".png":
         raise OutputError(f"{path} is no name of a plot: expected one that ends in .png")
     check_place(path, force=force)
-    try:
+    with needs_audio("a plot cannot be drawn"):
         import matplotlib.figure  # noqa: F401 - only whether it is there
-    except ModuleNotFoundError as error:
-        raise RuntimeUnavailableError(
-            f"--plot does not work here: {error}; pip install 'giffusion[audio]'"
-        ) from None
 
 
 def write_plot(

@@ -12,16 +12,14 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from giffusion.engine.audio.with_librosa import mel_filters, mel_middles, mel_of
+
 Sound = NDArray[np.float32]  # (n,), full scale is 1
 Power = NDArray[np.float32]  # (windows, bins or bands)
 
 RATE = 22050
 """Samples a second that sound is analysed at."""
 NUM_BANDS = 128
-# Slaney's scale: even up to 1000 Hz, 15 mel there; above, 27 mel for each factor of 6.4.
-_HZ_PER_MEL = 200 / 3
-_BEND_HZ, _BEND_MEL = 1000.0, 15.0
-_LOG_STEP = np.log(6.4) / 27
 
 
 @cache
@@ -65,7 +63,7 @@ class MelBands:
     @classmethod
     def within(cls, band: tuple[float, float] | None, length: int) -> MelBands:
         """Takes the bands of a range in Hz, or all, for windows of a length."""
-        filters = mel_filters(length)[:, bands_within(band)].T
+        filters = mel_filters(RATE, length, NUM_BANDS)[:, bands_within(band)].T
         counts = np.count_nonzero(filters, axis=1)
         assert counts.all()  # an empty band would get its neighbour's first bin
         bins = np.nonzero(filters)[1]
@@ -83,27 +81,6 @@ class MelBands:
         return np.add.reduceat(power[:, self.bins] * self.weights, self.starts, axis=1)
 
 
-@cache
-def mel_filters(length: int) -> NDArray[np.float32]:
-    """Returns triangles of equal width in mel, each scaled to area 1 in Hz.
-
-    As in Slaney's Auditory Toolbox (1998), which librosa's defaults follow too.
-
-    Args:
-        length: of the windows.
-
-    Returns:
-        (length // 2 + 1, NUM_BANDS), from 0 to RATE / 2 Hz.
-    """
-    bins = np.arange(length // 2 + 1) * (RATE / length)
-    edges = _mel_to_hz(np.linspace(0, _hz_to_mel(RATE / 2), NUM_BANDS + 2))
-    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
-    rising = (bins[:, None] - low) / (middle - low)
-    falling = (high - bins[:, None]) / (high - middle)
-    triangles = np.maximum(0, np.minimum(rising, falling)) * (2 / (high - low))
-    return triangles.astype(np.float32)
-
-
 def bands_within(band: tuple[float, float] | None) -> slice:
     """Returns the mel bands whose middle is within limits, or the nearest one if none is.
 
@@ -112,20 +89,9 @@ def bands_within(band: tuple[float, float] | None) -> slice:
     """
     if band is None:
         return slice(0, NUM_BANDS)
-    middles = np.linspace(0, _hz_to_mel(RATE / 2), NUM_BANDS + 2)[1:-1]
-    low, high = _hz_to_mel(band[0]), _hz_to_mel(band[1])
+    middles = mel_middles(RATE, NUM_BANDS)
+    low, high = mel_of(band[0]), mel_of(band[1])
     inside = np.flatnonzero((low <= middles) & (middles <= high))
     if inside.size == 0:
         inside = np.argmin(np.abs(middles - (low + high) / 2), keepdims=True)
     return slice(int(inside[0]), int(inside[-1]) + 1)
-
-
-def _hz_to_mel(hz: float) -> float:
-    if hz <= _BEND_HZ:
-        return hz / _HZ_PER_MEL
-    return float(_BEND_MEL + np.log(hz / _BEND_HZ) / _LOG_STEP)
-
-
-def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    above = _BEND_HZ * np.exp(_LOG_STEP * (mel - _BEND_MEL))
-    return np.where(mel <= _BEND_MEL, mel * _HZ_PER_MEL, above)

@@ -24,6 +24,8 @@ _GPU = {
     "tensorrt": "giffusion.engine.runtimes.tensorrt.runtime:tensorrt",
     "tensorrt-rtx": "giffusion.engine.runtimes.tensorrt.runtime:tensorrt_rtx",
 }
+_TORCH = "torch"
+"""Registered by `giffusion.export`; on a GPU it is next to TensorRT, which is faster there."""
 _CPU = {
     "openvino": "giffusion.engine.runtimes.openvino:OpenVinoRuntime",
     "onnxruntime": "giffusion.engine.runtimes.onnxruntime:OnnxRuntime",
@@ -73,10 +75,10 @@ def open_runtime(name: str, precision: str | None = None) -> Runtime:
 def choose_runtime(precision: str | None = None) -> tuple[Runtime, str]:
     """Picks the fastest runtime that works here.
 
-    The rule is a property of the machine, not a timing, so that two runs choose alike: TensorRT
-    where there is an NVIDIA GPU and the package was installed, the one for RTX second; OpenVINO
-    (bf16 if the CPU has it, and in fp32 too it was the faster one in `benchmarks/cpu.py`), else
-    ONNX Runtime.
+    The rule is a property of the machine, not a timing, so that two runs choose alike: where there
+    is an NVIDIA GPU, TensorRT, if a package of it runs on that GPU, the one for RTX second, else
+    torch, if it is installed and finds the GPU; OpenVINO (bf16 if the CPU has it, and in fp32 too
+    it was the faster one in `benchmarks/cpu.py`), else ONNX Runtime.
 
     Returns:
         The runtime, and a sentence that says which and why.
@@ -84,17 +86,41 @@ def choose_runtime(precision: str | None = None) -> tuple[Runtime, str]:
     Raises:
         RuntimeUnavailableError: none works here.
         SettingsError: none works here at the precision asked for.
+        DeviceError: there is a GPU, and it fails.
     """
-    skipped = []
-    for name in _GPU if _has_nvidia_driver() else ():
+    on_gpu, why = _choose_gpu_runtime(precision)
+    if on_gpu is not None:
+        return on_gpu, why
+    try:
+        runtime, reason = _choose_cpu_runtime(precision)
+    except GiffusionError as error:
+        if why:
+            error.add_note(f"not the GPU: {why}")
+        raise
+    return runtime, f"{reason}; not the GPU: {why}" if why else reason
+
+
+def _choose_gpu_runtime(precision: str | None) -> tuple[Runtime | None, str]:
+    """Returns a runtime on the GPU and why it is that one, or None and why there is none."""
+    driver = _nvidia_driver()
+    if driver is None:
+        return None, ""
+    if not _num_gpus(driver):
+        return None, "the NVIDIA driver finds none, see nvidia-smi and CUDA_VISIBLE_DEVICES"
+    skipped: list[str] = []
+    for name in (*_GPU, _TORCH):
         try:
             runtime = open_runtime(name, precision)
-        except RuntimeUnavailableError as error:
+        except (RuntimeUnavailableError, SettingsError) as error:
             skipped.append(str(error))
-        else:
-            return runtime, f"{name} {runtime.precision} (it works on this GPU)"
-    runtime, reason = _choose_cpu_runtime(precision)
-    return runtime, "; not the GPU: ".join([reason, "; ".join(skipped)] if skipped else [reason])
+            continue
+        if runtime.numerics.get("device") == "cpu":
+            skipped.append("runtime 'torch' finds no GPU: install a torch that has CUDA")
+            continue
+        # Where TensorRT is chosen, another package of it that is not installed is no news.
+        mend = f"; not TensorRT: {'; '.join(skipped)}" if name == _TORCH else ""
+        return runtime, f"{name} {runtime.precision} (it works on this GPU{mend})"
+    return None, "; ".join(skipped)
 
 
 def _choose_cpu_runtime(precision: str | None) -> tuple[Runtime, str]:
@@ -126,13 +152,20 @@ def _examine(name: str) -> RuntimeStatus:
     return RuntimeStatus(name, True, f"{runtime.version} {runtime.precision}{where}")
 
 
-def _has_nvidia_driver() -> bool:
+def _nvidia_driver() -> ctypes.CDLL | None:
     """Looks before anything large is imported, since most machines that lack a GPU lack this."""
     for library in _DRIVERS:
         with contextlib.suppress(OSError):
-            ctypes.CDLL(library)
-            return True
-    return False
+            return ctypes.CDLL(library)
+    return None
+
+
+def _num_gpus(driver: ctypes.CDLL) -> int:
+    """Asks the driver itself: importing torch to hear that there is no GPU would take seconds."""
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
 
 
 def _factory(name: str) -> Factory:

@@ -181,6 +181,14 @@ def _make_exact() -> None:
 
 def _load_stage(folder: Path, stage: str, dtype: str) -> nn.Module:
     # Imported here because it takes seconds, and opening a runtime says only whether it works.
-    from giffusion.export.stages import load_stage
+    from giffusion.export.stages import load_stage, stage_parts, weights_file
 
+    try:
+        for part in stage_parts(folder, stage).values():
+            weights_file(folder, part)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}, of which runtime 'torch' makes the {stage} stage: choose runtime "
+            "'onnxruntime' for a model of graphs alone, as Optimum's are"
+        ) from None
     return load_stage(folder, stage, dtype)

@@ -38,8 +38,8 @@ def run(options: argparse.Namespace) -> None:
     )
     if options.plot is not None:
         check_plot(options.plot, force=options.force)
-    analysis = analyse(options.file, options.fps, heard)
-    times_s = analysis.onsets() if options.detect == "onsets" else analysis.beats()
+    analysis = analyse(options.file, options.fps, heard, _note)
+    times_s = analysis.onsets() if options.detect == "onsets" else analysis.beats(_note)
     marks = marked_frames(times_s, options.fps, len(analysis.curve))
     if not any(analysis.curve.values):
         print(f"giffusion: warning: {options.file}: only silence is heard", file=sys.stderr)
@@ -50,6 +50,10 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(_facts(analysis, marks, options.fps)))
     else:
         print(format_marks(marks), end="")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _facts(analysis: Analysis, marks: Sequence[Mark], fps: Fraction) -> dict[str, object]:

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from giffusion.engine.errors import GiffusionError
+from giffusion.engine.media.video import FilmReader
 from giffusion.engine.pipeline import Engine
 from giffusion.server import cli
 from tests.catalogue.namespace import namespace
@@ -148,8 +149,9 @@ def _run_python(expression: str, names: dict[str, object], folder: Path) -> Outc
         shown = _shown(f"{type(error).__name__}: {error}\n", folder)
         return Outcome(shown, None, passed(error))
     finally:
-        if isinstance(engine := names.get("engine"), Engine):
-            engine.close()
+        for each in names.values():
+            if isinstance(each, Engine | FilmReader):
+                each.close()
     raise AssertionError(f"{expression} is {value!r}")
 
 

@@ -25,6 +25,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from giffusion.engine.encode import nvenc, open_writer
+from giffusion.engine.media.video import FilmCut, FilmReader
 from giffusion.engine.model import Model, load_model
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.prompts import KeyFrame, Part
@@ -34,6 +35,7 @@ from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timeline import Timeline
 from giffusion.models import find_model
 from giffusion.server.reports import TerminalReport
+from tests.catalogue.media_scenes import MEDIA_SCENES
 from tests.catalogue.slim import edit_json, renew_digest, slim_checkpoint, slim_model
 
 Names = dict[str, object]
@@ -56,6 +58,10 @@ def set_scene(scene: str, folder: Path, patch: pytest.MonkeyPatch, names: Names)
     for pattern, make in _SCENES.items():
         if match := re.fullmatch(pattern, scene):
             make(folder, patch, names, *match.groups())
+            return
+    for pattern, make in MEDIA_SCENES.items():
+        if match := re.fullmatch(pattern, scene):
+            make(folder, *match.groups())
             return
     raise AssertionError(f"no scene: {scene}")
 
@@ -276,6 +282,10 @@ def _engine(folder: Path, patch: object, names: Names) -> None:
     names["engine"] = Engine(_mini(), FakeRuntime(), size=(64, 64), batch=2)
 
 
+def _reader(folder: Path, patch: object, names: Names, name: str) -> None:
+    names["reader"] = FilmReader(FilmCut(Path(name)), (64, 48), Fraction(24))
+
+
 _VALUE = r"(.+)"
 _SCENES: dict[str, Callable[..., None]] = {
     rf'((?:model|sd)/\S+\.json) has "(\w+)": {_VALUE}': _has_key,
@@ -295,7 +305,7 @@ _SCENES: dict[str, Callable[..., None]] = {
     r"(\S+) is a text": _content(b"a text\n"),
     r"(\S+) is no JSON": _content(b"a text\n"),
     r"(\S+) is a JSON list": _content(b"[1]\n"),
-    r"(\S+) is cut short": _content(b""),
+    r"(\S+) is (?:cut short|empty)": _content(b""),
     r"(\S+) is no graph": _graph,
     r"(\S+) is a copy of (\S+)": _copied,
     r"(\S+) has (\d+)x\d+ pixels": _large,
@@ -317,4 +327,5 @@ _SCENES: dict[str, Callable[..., None]] = {
     r"the environment has (\w+)=(\w+)": _environment,
     r"the engine (\S+) is damaged": _damaged_engine,
     r"engine renders at 64x64": _engine,
+    r"reader reads (\S+)": _reader,
 }

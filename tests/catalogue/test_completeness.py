@@ -28,6 +28,9 @@ CHANGED = "somebody else changes the file while it is written, or the disk fails
 ELSEWHERE: dict[str, str] = {
     "engine/runtimes/cuda/": f"{GPU}; tested beside its modules with a simulated one",
     "engine/runtimes/tensorrt/": f"{GPU}; tested beside its modules with a simulated one",
+    "engine/audio/analysis.py: _check_count": "needs a sound of a quarter of an hour or more",
+    "engine/audio/compiling.py: compiling": "there is no folder at all that can be written",
+    "engine/audio/plot.py: write_plot": DISK,
     "engine/encode/__init__.py: open_writer": DISK,
     "engine/encode/avif.py: _verify": CHANGED,
     "engine/encode/folder.py: OutputFolder.__init__": DISK,
@@ -44,12 +47,18 @@ ELSEWHERE: dict[str, str] = {
     "engine/encode/writer.py: Writer._save_partial": DISK,
     "engine/encode/writer.py: Writer._fail": DISK,
     "engine/encode/writer.py: Writer.write": DISK,
-    "engine/mirror.py: Mirror.__init__": DISK,
-    "engine/mirror.py: Mirror.play_back": DISK,
-    "engine/mirror.py: Mirror.write": DISK,
+    "engine/frame_file.py: FrameFile.__init__": DISK,
+    "engine/frame_file.py: FrameFile.read": DISK,
+    "engine/frame_file.py: FrameFile.write": DISK,
+    "engine/media/decoding.py: FilmDecoder.frame": "needs a decoder that fails in silence",
+    "engine/media/index.py: _Scan._add": "needs millions of frames, or one without a time",
+    "engine/media/index.py: film_index": "the disk fails while the film is read through",
+    "engine/media/sound_decoding.py: SoundDecoder._seek": "the disk fails while a sound is sought",
     "engine/runtimes/base.py: HostGraph.run": "the runtime itself fails while it computes",
     "server/commands/engines.py: _checked": "told by `engines verify` in a line of its report",
     "server/commands/engines.py: _rendered": f"{GPU} whose engine computes one slot wrongly",
+    "server/commands/render.py: _render_tracked": "refuses nothing: it tells Comet of a refusal",
+    "server/settings_text.py: save_settings": DISK,
 }
 """Sites that the pages do not reach, by folder or by file and function, each with its reason."""
 

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from giffusion.engine.audio.options import AudioOptions
 from giffusion.engine.curves import parse_schedule
 from giffusion.engine.easing import parse_interpolation
 from giffusion.engine.errors import GiffusionError
 from giffusion.engine.expressions import parse_expression
+from giffusion.engine.inspiration.topics import parse_topics
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.samplers.config import Config
 from giffusion.engine.schedule import NoiseSchedule
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.values import parse_fps, parse_size
+from giffusion.engine.values import parse_band, parse_fps, parse_seconds, parse_size
 from giffusion.server.cli import MAX_MESSAGE, main
+from giffusion.server.comet_target import parse_target
 from tests.catalogue.slim import slim_checkpoint
 
 MAX_LENGTH = 400
@@ -51,6 +54,17 @@ CAUSES: dict[str, Callable[[], object]] = {
     "rate in digits": lambda: parse_fps("9" * 10_000_000),
     "size": lambda: parse_size(LONG),
     "side": lambda: RenderSettings(size=(10**4000, 64)),
+    "padding": lambda: RenderSettings(padding=LONG),
+    "resize": lambda: RenderSettings(resize=LONG),
+    "zoom": lambda: RenderSettings(zoom=LONG),
+    "component": lambda: AudioOptions(component=LONG),
+    "margin": lambda: AudioOptions(margin=1e300),
+    "start of a film": lambda: parse_seconds(LONG),
+    "start in digits": lambda: parse_seconds("9" * 10_000_000),
+    "band": lambda: parse_band(LONG),
+    "topic": lambda: parse_topics(LONG),
+    "topics": lambda: parse_topics(",".join(map(str, range(100_000)))),
+    "place of Comet": lambda: parse_target(LONG),
     "negative": lambda: RenderSettings(negative="\udcff" + LONG),
     "head": lambda: RenderSettings(head="(" + LONG),
     "expression": lambda: parse_expression(LONG, ["t"]),
@@ -95,13 +109,28 @@ LINES = [
     ["plan", "film.txt", "--frames", LONG],
     ["plan", "film.txt", "--size", LONG],
     ["plan", "two\nlines.txt"],
+    *(
+        ["plan", "film.txt", f"--{option}", LONG]
+        for option in ("video", "audio", "video-start", "audio-band", "config", "padding", "zoom")
+    ),
+    ["audio", LONG],
+    ["audio", "two\nlines.wav"],
+    ["audio", "song.wav", "--detect", LONG],
+    ["audio", "song.wav", "--plot", LONG],
+    ["video", LONG],
+    ["video", "two\nlines.mp4"],
+    ["inspire", LONG],
+    ["inspire", "--model", LONG],
+    ["inspire", "--generator", LONG],
     ["render", "film.txt", "-o", LONG],
     ["render", "film.txt", "-o", LONG + ".mp4"],
     ["render", "film.txt", "-o", "two\nlines.mvo"],
     *(
         ["render", "film.txt", "-o", "out.mp4", f"--{option}", LONG]
-        for option in ("encoder", "model", "runtime", "precision", "batch", "quality")
+        for option in ("encoder", "model", "runtime", "precision", "batch", "quality", "comet")
     ),
+    ["render", "film.txt", "-o", "out.mp4", "--save-config", LONG],
+    ["render", "film.txt", "-o", "out.mp4", "--comet", f"offline:{LONG}"],
     ["inspect", LONG],
     ["build", LONG],
     ["build", "mini", "--device", LONG],

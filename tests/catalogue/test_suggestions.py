@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from giffusion.engine.arithmetic import FUNCTIONS
+from giffusion.engine.audio.options import COMPONENTS, REDUCTIONS, AudioOptions
 from giffusion.engine.easing import EASES, INTERPOLATION_NAMES, parse_interpolation
 from giffusion.engine.encode import choose_encoder, output_format
 from giffusion.engine.encode.encoders import AUTO
 from giffusion.engine.encode.formats import FORMATS
 from giffusion.engine.errors import GiffusionError
 from giffusion.engine.manifest import GRAPH_DTYPES
+from giffusion.engine.media.fitting import RESIZES
 from giffusion.engine.prompts import OPTIONS, parse_prompts
 from giffusion.engine.record import RenderRecord
 from giffusion.engine.runtimes import PRECISIONS, open_runtime, runtime_names
@@ -26,7 +28,7 @@ from giffusion.engine.sampler_names import SAMPLERS, canonical_sampler
 from giffusion.engine.samplers.config import _CLASSES
 from giffusion.engine.schedule import PREDICTION_TYPES, TIMESTEP_SPACINGS, NoiseSchedule
 from giffusion.engine.schedule_text import VARIABLES
-from giffusion.engine.settings import BLENDS, RenderSettings
+from giffusion.engine.settings import BLENDS, PADDINGS, RenderSettings
 from giffusion.export.model import check_dtypes
 from giffusion.export.originals.variants import PREDICTIONS, check_prediction
 from giffusion.models import bundled_models, find_model
@@ -55,6 +57,10 @@ NAMES: dict[str, tuple[Iterable[str], Use]] = {
     "spacing": (TIMESTEP_SPACINGS, _config("timestep_spacing")),
     "blend of latents": (BLENDS, lambda name: RenderSettings(latents=name)),
     "blend of embeddings": (BLENDS, lambda name: RenderSettings(embeddings=name)),
+    "padding": (PADDINGS, lambda name: RenderSettings(padding=name)),
+    "resize": (RESIZES, lambda name: RenderSettings(resize=name)),
+    "component": (COMPONENTS, lambda name: AudioOptions(component=name)),
+    "reduction": (REDUCTIONS, lambda name: AudioOptions(reduction=name)),
     "interpolation": (INTERPOLATION_NAMES, lambda name: RenderSettings(interpolation=name)),
     "ease": (EASES, lambda name: parse_interpolation("ease", name)),
     "ease of a key frame": (EASES, lambda name: parse_prompts(f"0: a --ease {name}")),
@@ -148,6 +154,8 @@ def test_options_are_suggested(
 ) -> None:
     required = {
         "render": ["-o", "out.mp4"],
+        "audio": ["song.mp3"],
+        "video": ["film.mp4"],
         "build": ["mini"],
         "inspect": ["out.mp4"],
         "export": ["sd", "-o", "out"],

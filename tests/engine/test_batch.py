@@ -26,11 +26,12 @@ from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.model import load_model
 from giffusion.engine.noise import initial_noise, step_noise
+from giffusion.engine.queues import FrameTask
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.sampler_names import SAMPLERS
 from giffusion.engine.sampling import sampler_table
-from giffusion.engine.scheduler import FrameTask, Move, Slot
+from giffusion.engine.scheduler import Move, Slot
 from giffusion.models import find_model
 from tests.engine.runtimes.cuda.simulated_cuda import SimulatedRuntime
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -217,7 +218,7 @@ def test_errors_say_where_and_what(name: str, arguments: str, message: str) -> N
 
 def test_a_curve_is_no_weight_of_its_own() -> None:
     for name in ("curve", "audio"):
-        error = error_of(lambda name=name: segment_weight(name, "t"))
+        error = error_of(partial(segment_weight, name, "t"))
         assert f"interpolation {name} has no weight of its own" in error
 
 

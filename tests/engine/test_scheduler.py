@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from giffusion.engine.scheduler import MAX_SKIPS, FrameTask, Scheduler, Slot
+from giffusion.engine.queues import FrameTask
+from giffusion.engine.scheduler import MAX_SKIPS, Scheduler, Slot
 
 MAX_STEPS = 30
 

@@ -73,7 +73,8 @@ def test_defaults_suit_a_model_of_any_size() -> None:
         (
             {"guidance": "4 + t/maxf"},
             "guidance schedule, character 7: unknown name 'maxf': did you mean 'max_f'? known: "
-            "abs, audio, ceil, cos, exp, floor, fps, log, max, max_f, min, pi, s, sin, sqrt, t, tan",
+            "abs, audio, ceil, cos, "
+            "exp, floor, fps, log, max, max_f, min, pi, s, sin, sqrt, t, tan",
         ),
         ({"strength": 1.5}, "strength is 1.5: expected 0 to 1"),
         ({"strength": "-0.1"}, "strength is -0.1: expected 0 to 1"),
@@ -83,7 +84,8 @@ def test_defaults_suit_a_model_of_any_size() -> None:
         ({"eta": 0.5}, "sampler dpm++2m takes no eta: expected --sampler ddim"),
         (
             {"interpolation": "cosine"},
-            "unknown interpolation 'cosine': did you mean 'sine'? known: audio, curve, ease, linear, sine",
+            "unknown interpolation 'cosine': did you mean 'sine'? "
+            "known: audio, curve, ease, linear, sine",
         ),
         ({"seed": "9" * 20}, f"seed {'9' * 20} is out of range: expected at most {2**63 - 1}"),
         (

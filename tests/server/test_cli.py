@@ -221,6 +221,11 @@ def test_plan_prints_one_object_a_frame(capfd: pytest.CaptureFixture[str]) -> No
         "noise": 1.0,
         "seed_weight": 0.5,
         "control_scale": 0.0,
+        "zoom": 1.0,
+        "angle": 0.0,
+        "translate_x": 0.0,
+        "translate_y": 0.0,
+        "follows": None,
         "seed": [plans[0]["seed"][0], plans[4]["seed"][0]],  # type: ignore[index]
         "rows": [
             {"prompt": ["blurry", "blurry"], "weight": -3.0},

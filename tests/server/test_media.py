@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from giffusion.engine.encode import read_metadata
+from giffusion.engine.errors import InputError
 from giffusion.engine.media.sound import sound_blocks, sound_info
+from giffusion.engine.media.video import FilmReader
 from giffusion.engine.record import RenderRecord
 from tests.engine.media.films import numbered, write_film
 from tests.engine.media.sounds import write_sound
@@ -46,8 +48,12 @@ def test_a_film_gives_rate_and_number_and_each_frame_its_picture(program: Comman
     line = f"render --prompts '{PROMPTS}' --video in.mp4 --strength 0.5 {FAST}"
     assert program(f"{line} -o out/%05d.png")[0] == 0
     record = RenderRecord.from_json(read_metadata(Path("out")) or "")
-    assert (record.settings.fps, record.settings.num_frames) == (12, 12)
-    film = [frame.to_image() for frame in av.open("in.mp4").decode(video=0)]
+    assert record.settings.fps == 12
+    assert record.settings.num_frames == 12
+    film = [
+        Image.fromarray(frame.to_ndarray(format="rgb24"))
+        for frame in av.open("in.mp4").decode(video=0)
+    ]
     made = np.array(pictures("out"), float)
     film[7].save("one.png")
     one = f"render --prompts '{PROMPTS}' --image one.png --strength 0.5 {FAST}"
@@ -177,3 +183,24 @@ def test_a_render_is_logged_to_comet_and_wrong_ones_are_not(program: Command) ->
     uploads = [json.loads(line)["payload"] for line in messages if "visualization" in line]
     # Frames have their number as their step.
     assert sorted(frame["additional_params"]["step"] for frame in uploads) == list(range(7))
+
+
+def test_a_film_is_closed_when_its_render_fails(
+    program: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[FilmReader] = []
+    close = FilmReader.close
+
+    def noted(self: FilmReader) -> None:
+        closed.append(self)
+        close(self)
+
+    def broken(self: FilmReader, frame: int) -> Pixels:
+        raise InputError("in.mp4 is damaged at frame 0: repair it")
+
+    monkeypatch.setattr(FilmReader, "close", noted)
+    monkeypatch.setattr(FilmReader, "read", broken)
+    status, _, said = program(f"render --prompts '{PROMPTS}' --video in.mp4 {FAST} -o out.gif")
+    assert (status, "is damaged at frame 0" in said) == (2, True)
+    assert len(closed) == 1
+    assert not Path("out.gif").exists()

@@ -1,4 +1,4 @@
-"""`giffusion video`: what a film is, and the key frames that a render of it begins and ends with."""
+"""`giffusion video`: what a film is, and the key frames that a render begins and ends with."""
 
 from __future__ import annotations
 

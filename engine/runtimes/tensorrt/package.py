@@ -79,6 +79,25 @@ class TensorRtPackage:
         if CURRENT in names and len(names) > 1:
             raise SettingsError(f"device '{CURRENT}' stands alone: name the others' builds apart")
 
+    def check_gpu(self, device: str) -> None:
+        """Checks that engines for a GPU that is here would load on it.
+
+        TensorRT for RTX builds for the GPU at hand whatever it is, and refuses the engine as it is
+        loaded if the GPU is none of `devices`.
+
+        Args:
+            device: its architecture, such as `sm90`.
+
+        Raises:
+            RuntimeUnavailableError: the package does not run on it.
+        """
+        if self.devices and device not in self.devices:
+            raise RuntimeUnavailableError(
+                f"runtime '{self.name}' does not work on this GPU, {device}: version "
+                f"{self.version} runs on {', '.join(self.devices)}; choose runtime 'tensorrt' or "
+                "'torch' instead"
+            )
+
     def check_precision(self, precision: str, devices: Sequence[str]) -> None:
         """Checks that graphs of a precision can be built for devices.
 
@@ -115,12 +134,11 @@ class TensorRtPackage:
 
         Args:
             config: the `IBuilderConfig`.
-            devices: architectures; one that is not among `devices` is the GPU at hand.
+            devices: architectures, each one of `devices`; a package without any takes none.
         """
         if self.name != _RTX:
             return
-        capabilities = self.trt.ComputeCapability
-        targets = [getattr(capabilities, name.upper(), capabilities.CURRENT) for name in devices]
+        targets = [getattr(self.trt.ComputeCapability, name.upper()) for name in devices]
         config.num_compute_capabilities = len(targets)
         for index, target in enumerate(targets):
             config.set_compute_capability(target, index)

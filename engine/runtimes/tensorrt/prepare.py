@@ -108,10 +108,13 @@ def ensure_engines(
         on_engine: told of each engine that is there.
 
     Raises:
+        RuntimeUnavailableError: a device is one that the package does not run on.
         SettingsError: a device does not compute in the precision.
         ModelError: a graph cannot be built.
         EngineStoreError: the store cannot be written.
     """
+    for device in target.devices:
+        target.package.check_gpu(device)
     target.package.check_precision(target.precision, target.devices)
     stages = model.stages if stages is None else stages
     for stage in stages:

@@ -49,7 +49,8 @@ class TensorRtRuntime:
 
     Raises:
         SettingsError: the precision is unknown, or the device does not compute in it.
-        RuntimeUnavailableError: the package, the driver or a device is missing.
+        RuntimeUnavailableError: the package, the driver or a device is missing, or the package
+            does not run on that device.
     """
 
     num_lanes = 1
@@ -77,6 +78,7 @@ class TensorRtRuntime:
         self.version: str = self._package.version
         self._cuda = open_device()
         self.device = self._cuda.compute_capability
+        self._package.check_gpu(self.device)
         self._package.check_precision(self.precision, [self.device])
         self._store = store or EngineStore()
         self._cuda_graphs = cuda_graphs

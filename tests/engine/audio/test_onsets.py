@@ -5,12 +5,14 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import cache
 
+import librosa
 import numpy as np
 import pytest
 
-from giffusion.engine.audio.onsets import OnsetMeter, onset_steps, time_of
+from giffusion.engine.audio.onsets import FLOOR, HOP, THRESHOLD_DB, WINDOW, OnsetMeter, time_of
 from giffusion.engine.audio.options import AudioOptions
-from giffusion.engine.audio.spectra import RATE
+from giffusion.engine.audio.spectra import RATE, hann
+from giffusion.engine.audio.with_librosa import Strength, onset_steps
 from giffusion.engine.limits import round_half_up
 from tests.engine.audio.sounds import Samples, blocks_of, clicks, sine
 
@@ -18,12 +20,17 @@ TIMES_S = np.cumsum(np.random.default_rng(5).uniform(0.2, 0.8, 20))
 LENGTH_S = float(TIMES_S[-1]) + 1
 
 
-def onsets(samples: Samples, options: AudioOptions | None = None) -> list[Fraction]:
+def strength(samples: Samples, options: AudioOptions | None = None, block: int = 7000) -> Strength:
     meter = OnsetMeter(options or AudioOptions())
-    for block in blocks_of(samples, 7000):
-        meter.write(block)
+    for part in blocks_of(samples, block):
+        meter.write(part)
     meter.end()
-    return [time_of(step) for step in onset_steps(meter.strength())]
+    return meter.strength()
+
+
+def onsets(samples: Samples, options: AudioOptions | None = None) -> list[Fraction]:
+    steps = onset_steps(strength(samples, options), RATE, HOP, THRESHOLD_DB)
+    return [time_of(step) for step in steps]
 
 
 def notes() -> Samples:
@@ -62,6 +69,30 @@ def test_onsets_are_found_within_a_frame(name: str, fps: Fraction) -> None:
     frames = [round_half_up(time_s * fps) for time_s in found if time_s > 0.1]
     assert len(frames) == len(expected)
     assert max(abs(a - b) for a, b in zip(frames, expected, strict=True)) <= 1
+
+
+def test_blocks_have_the_strength_that_librosa_finds_in_the_whole() -> None:
+    samples = SOUNDS["clicks in noise"]
+    power = librosa.feature.melspectrogram(y=samples, sr=RATE, n_fft=WINDOW, hop_length=HOP)
+    power *= (2 / hann(WINDOW).sum()) ** 2
+    level = librosa.power_to_db(power, amin=FLOOR, top_db=None)
+    expected = librosa.onset.onset_strength(S=level, sr=RATE, hop_length=HOP, center=False)
+    for block in (300, 10**6):
+        found = strength(samples, block=block)
+        assert len(found) == len(expected)
+        # The first step is heard after silence, and behind the end nothing is.
+        np.testing.assert_allclose(found[1:-2], expected[1:-2], atol=2e-4)
+
+
+def test_times_are_nearer_than_with_librosas_defaults() -> None:
+    errors_s: dict[str, list[float]] = {"ours": [], "defaults": []}
+    for name in ("clicks", "clicks in noise", "notes"):
+        defaults = librosa.onset.onset_detect(y=SOUNDS[name], sr=RATE, units="time")
+        for key, found in (("ours", np.array(onsets_of(name), float)), ("defaults", defaults)):
+            errors_s[key] += [np.abs(found - time_s).min() for time_s in TIMES_S]
+    assert np.mean(errors_s["ours"]) < 0.004
+    assert np.max(errors_s["ours"]) < 0.010
+    assert np.mean(errors_s["defaults"]) > 0.010
 
 
 @pytest.mark.parametrize("samples", [np.zeros(RATE, np.float32), np.zeros(1, np.float32)])

@@ -237,7 +237,7 @@ def test_past_the_end_is_told_in_a_line(tmp_path: Path, frame: int) -> None:
             "the film's end is 2 s: expected one after its start, 2 s",
         ),
         ({"stride": 0}, "the film's stride is 0: expected 1 or more"),
-        ({"resize": "squash"}, "resize is 'squash': expected crop, pad, stretch"),
+        ({"resize": "squash"}, "unknown resize 'squash': known: crop, pad, stretch"),
     ],
 )
 def test_a_cut_out_of_its_range(tmp_path: Path, values: dict[str, Any], message: str) -> None:

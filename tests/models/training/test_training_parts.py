@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from giffusion.engine.errors import InputError
+from giffusion.engine.errors import InputError, SettingsError
 from giffusion.models.training.autoencoder import mosaic, reconstruction_loss, scale_latents
 from giffusion.models.training.averages import MovingAverage
 from giffusion.models.training.checkpoints import (
@@ -152,6 +152,14 @@ def test_an_untrained_network_predicts_zero_and_is_told_the_velocity(machine: Ma
     torch.testing.assert_close(loss, velocity.square().mean())
 
 
+def test_a_training_that_diverges_ends_in_a_line(machine: Machine) -> None:
+    report = machine.report("diffusion", Budget(60.0), 4)
+    for step in range(1, 20):
+        report.step(step, torch.tensor(0.5))
+    with pytest.raises(SettingsError, match="diffusion: the loss is nan at step 20: lower its"):
+        report.step(20, torch.tensor(float("nan")))
+
+
 def test_captions_are_dropped_at_the_rate_that_is_asked_for() -> None:
     torch.manual_seed(0)
     corpus = _corpus()
@@ -182,6 +190,8 @@ def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(
     resumed = new_state(Denoiser(TOY), machine, DiffusionOptions())
     assert load_diffusion(tmp_path / "state.safetensors", resumed) == 12.5
     assert resumed.step == 1
+    for parameter in resumed.model.unet.parameters():
+        assert resumed.optimizer.state[parameter]["exp_avg"].stride() == parameter.stride()
     for one in (state, resumed):
         _stepped(one, machine, 2)
     for name, value in state.model.state_dict().items():

@@ -62,16 +62,29 @@ def test_classic_builds_for_the_gpu_at_hand_alone(classic: TensorRtPackage) -> N
     assert not classic.compiles_on_device
 
 
-def test_a_device_without_a_name_is_the_one_at_hand(rtx: TensorRtPackage) -> None:
+def test_a_build_is_for_the_devices_that_are_named(rtx: TensorRtPackage) -> None:
     config = rtx.trt.Builder(rtx.logger).create_builder_config()
     capabilities = rtx.trt.ComputeCapability
-    for names, expected in (
-        (["sm89", "sm120"], [capabilities.SM89, capabilities.SM120]),
-        (["sm90"], [capabilities.CURRENT]),
-    ):
+    for names in (["sm89", "sm120"], ["sm75"]):
         rtx.set_devices(config, names)
         got = [config.get_compute_capability(i) for i in range(config.num_compute_capabilities)]
-        assert got == expected
+        assert got == [getattr(capabilities, name.upper()) for name in names]
+
+
+@pytest.mark.parametrize("device", ["sm70", "sm87", "sm90", "sm100", "sm130"])
+def test_a_gpu_that_engines_would_not_load_on_is_refused(
+    rtx: TensorRtPackage, classic: TensorRtPackage, device: str
+) -> None:
+    for known in rtx.devices:
+        rtx.check_gpu(known)
+    with pytest.raises(RuntimeUnavailableError) as caught:
+        rtx.check_gpu(device)
+    assert str(caught.value) == (
+        f"runtime 'tensorrt-rtx' does not work on this GPU, {device}: version {rtx.version} runs "
+        f"on {', '.join(rtx.devices)}; choose runtime 'tensorrt' or 'torch' instead"
+    )
+    # It names no devices, and says so itself as it builds.
+    classic.check_gpu(device)
 
 
 def test_precisions_that_a_device_lacks(rtx: TensorRtPackage, classic: TensorRtPackage) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from giffusion.engine.contract import GraphSpec
-from giffusion.engine.errors import ModelError, SettingsError
+from giffusion.engine.errors import ModelError, RuntimeUnavailableError, SettingsError
 from giffusion.engine.model import GRAPHS, Model
 from giffusion.engine.runtimes.tensorrt import prepare
 from giffusion.engine.runtimes.tensorrt.package import TensorRtPackage
@@ -149,6 +149,7 @@ def test_a_build_in_another_process_is_waited_for_aloud(
     [
         ({"precision": "bf16", "devices": ("sm75",)}, SettingsError, "'bf16' is not available"),
         ({"precision": "int4"}, SettingsError, "unknown precision 'int4'"),
+        ({"devices": ("sm90",)}, RuntimeUnavailableError, "does not work on this GPU, sm90: "),
     ],
 )
 def test_what_a_device_cannot_is_said_before_anything_is_built(
@@ -184,5 +185,7 @@ def test_the_command_names_all_that_the_engines_are_for(mini: Model, target: Tar
 
 
 def test_a_device_without_a_name_is_built_for_where_it_is(target: Target) -> None:
-    hopper = replace(target, devices=("sm90",))
+    package = TensorRtPackage("tensorrt-rtx")
+    package.name = "tensorrt"
+    hopper = replace(target, package=package, devices=("sm90",))
     assert " --device current " in hopper.command(Path("x"))

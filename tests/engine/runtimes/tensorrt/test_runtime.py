@@ -572,6 +572,18 @@ def test_a_precision_that_it_lacks_is_refused(machine: Machine) -> None:
         machine.open()
 
 
+def test_a_gpu_that_the_package_has_no_name_for_is_refused(store: EngineStore, mini: Model) -> None:
+    for_rtx, classic = (Machine(store, mini, name) for name in ("tensorrt-rtx", "tensorrt"))
+    for machine in (for_rtx, classic):
+        machine.cuda.compute_capability = "sm90"
+    # Before the precision, which another GPU may have: nothing at all runs on this one.
+    for_rtx.precision = "bf16"
+    with pytest.raises(RuntimeUnavailableError, match="does not work on this GPU, sm90: version"):
+        for_rtx.open()
+    assert store.entries() == []
+    assert classic.open().device == "sm90"
+
+
 def test_a_missing_package_is_told_before_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     for name in PACKAGES:

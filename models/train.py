@@ -1,0 +1,132 @@
+"""Trains the bundled model: from the corpus to a folder that diffusers and `giffusion export` read.
+
+    python -m giffusion.models.train --prepare --data DATA
+    python -m giffusion.models.train --data DATA --work WORK --out OUT --minutes 8
+
+The first command makes the corpus, where there is a network; the second trains, best where there is
+a GPU, and ends on time whatever the machine. `OUT/model` is the model. The invariant: what is in
+`OUT` is whole at every moment, and `--resume` goes on from what is in `WORK`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from giffusion.engine.errors import GiffusionError, SettingsError
+
+if TYPE_CHECKING:
+    from giffusion.models.training.stages import Training
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    try:
+        _check(options)
+        if options.prepare:
+            from giffusion.models.training.prepare import prepare
+
+            prepare(options.data, options.downloads, num_scenes=options.scenes)
+        elif options.warm:
+            _training(options, arguments).warm()
+        else:
+            _training(options, arguments).run()
+    except GiffusionError as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="train", description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder of the corpus")
+    add("--prepare", action="store_true", help="make the corpus instead of training")
+    add("--downloads", type=Path, default=Path("downloads"), help="where packages are kept")
+    add("--scenes", type=int, default=300_000, help="scenes to draw, or to train on at most")
+    add("--work", type=Path, default=Path("work"), help="folder of checkpoints")
+    add("--out", type=Path, default=Path("out"), help="folder of the results")
+    add("--size", choices=("bundled", "toy"), default="bundled", help="of the networks")
+    add("--minutes", type=float, default=8.0, help="wall clock for everything")
+    add("--autoencoder-minutes", type=float, default=1.4, help="of it for the autoencoder")
+    add("--turbo-minutes", type=float, default=0.0, help="of it for a four-step variant; 0: none")
+    add("--steps", type=int, help="steps of each stage, instead of minutes")
+    add("--batch", type=int, default=384, help="latents a step")
+    add("--autoencoder-batch", type=int, default=16, help="pictures a step, a multiple of four")
+    add("--turbo-walks", type=int, default=16_384, help="walks of the teacher")
+    add("--rate", type=float, default=1e-3, help="highest learning rate of the U-Net")
+    add("--sample-steps", type=int, default=12, help="of the sheets of samples")
+    add("--resume", action="store_true", help="go on from the checkpoints in --work")
+    add("--device", default=None, help="cuda or cpu; by default the GPU if there is one")
+    add("--compile", action=argparse.BooleanOptionalAction, help="by default on a GPU")
+    add("--pack", type=Path, help="also write the results in pieces, as FOLDER/result.tar.N")
+    add("--warm", action="store_true", help="only compile, so that another run need not")
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in (
+        "scenes",
+        "minutes",
+        "autoencoder_minutes",
+        "steps",
+        "batch",
+        "autoencoder_batch",
+        "turbo_walks",
+        "rate",
+        "sample_steps",
+    ):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            flag = "--" + name.replace("_", "-")
+            raise SettingsError(f"{flag} {value}: expected more than 0")
+    if options.autoencoder_batch % 4:
+        raise SettingsError(
+            f"--autoencoder-batch {options.autoencoder_batch}: expected a multiple of 4, as four "
+            "pictures at half their size make one"
+        )
+
+
+def _training(options: argparse.Namespace, arguments: Sequence[str]) -> Training:
+    # What needs torch is imported only where it trains, so that --help is quick.
+    import torch
+
+    from giffusion.models.training.autoencoder import AutoencoderOptions
+    from giffusion.models.training.diffusion import DiffusionOptions
+    from giffusion.models.training.machine import Machine
+    from giffusion.models.training.networks import SIZES
+    from giffusion.models.training.sampling import SamplingOptions
+    from giffusion.models.training.stages import Plan, Training
+    from giffusion.models.training.turbo import TurboOptions
+
+    gpu = torch.cuda.is_available() if options.device is None else options.device == "cuda"
+    plan = Plan(
+        command=("-m", "giffusion.models.train", *arguments),
+        data=options.data,
+        work=options.work,
+        out=options.out,
+        sizes=SIZES[options.size],
+        minutes=options.minutes,
+        autoencoder_minutes=options.autoencoder_minutes,
+        turbo_minutes=options.turbo_minutes,
+        steps=options.steps,
+        scenes=options.scenes,
+        resume=options.resume,
+        pack=options.pack,
+        diffusion=DiffusionOptions(batch=options.batch, rate=options.rate),
+        autoencoder=AutoencoderOptions(batch=options.autoencoder_batch),
+        sampling=SamplingOptions(steps=options.sample_steps),
+        turbo=TurboOptions(walks=options.turbo_walks, batch=options.batch),
+    )
+    compiles = gpu if options.compile is None else options.compile
+    log = None if options.warm else options.out / "log.txt"
+    return Training(plan, Machine(torch.device("cuda" if gpu else "cpu"), compiles, log))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

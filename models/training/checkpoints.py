@@ -1,0 +1,117 @@
+"""A training's state on disk, so that it can go on where it was interrupted.
+
+`train.py` saves between and during the stages. The invariant: a file is whole or it is not there,
+and it is safetensors: reading one runs no code of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from giffusion.engine.errors import InputError
+from giffusion.models.training.diffusion import DiffusionState
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
+    """Writes tensors and notes in one piece."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({name: value.detach().contiguous() for name, value in tensors.items()}, part, notes)
+    part.replace(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads what `save_tensors` wrote.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path}: not a checkpoint of this training ({error}): delete it, or train without "
+            "--resume"
+        ) from None
+
+
+def save_network(path: Path, model: nn.Module) -> None:
+    """Writes a network's weights as they are."""
+    save_tensors(path, model.state_dict(), {})
+
+
+def load_network(path: Path, model: nn.Module) -> None:
+    """Reads a network's weights.
+
+    Raises:
+        InputError: the file cannot be read, or is another network's.
+    """
+    tensors, _ = load_tensors(path)
+    _fits(path, tensors, model.state_dict())
+    model.load_state_dict(tensors)
+
+
+def save_diffusion(path: Path, state: DiffusionState, elapsed: float) -> None:
+    """Writes weights, their average and the optimizer's moments.
+
+    Args:
+        path: the file.
+        state: of the training.
+        elapsed: seconds it took so far.
+    """
+    tensors = {f"average.{name}": value for name, value in state.average.values.items()}
+    for name, parameter in state.model.named_parameters():
+        tensors[f"model.{name}"] = parameter
+        for moment, value in state.optimizer.state[parameter].items():
+            tensors[f"{moment}.{name}"] = value
+    save_tensors(path, tensors, {"step": str(state.step), "elapsed": f"{elapsed:.1f}"})
+
+
+@torch.no_grad()
+def load_diffusion(path: Path, state: DiffusionState) -> float:
+    """Reads what `save_diffusion` wrote into a new state.
+
+    Returns:
+        Seconds that the training took until then.
+
+    Raises:
+        InputError: the file cannot be read, or is another model's.
+    """
+    tensors, notes = load_tensors(path)
+    parameters = dict(state.model.named_parameters())
+    _fits(
+        path,
+        {name: tensors.get(f"model.{name}", torch.empty(0)) for name in parameters},
+        parameters,
+    )
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[f"model.{name}"])
+        state.average.values[name].copy_(tensors[f"average.{name}"])
+        # The fused optimizer wants its moments laid out in memory as their parameter is.
+        state.optimizer.state[parameter] = {
+            **{m: torch.empty_like(parameter).copy_(tensors[f"{m}.{name}"]) for m in _MOMENTS},
+            "step": tensors[f"step.{name}"].to(parameter.device),
+        }
+    state.step = int(notes["step"])
+    return float(notes["elapsed"])
+
+
+def _fits(path: Path, found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    for name in sorted(found.keys() | wanted.keys()):
+        got = tuple(found[name].shape) if name in found else None
+        expected = tuple(wanted[name].shape) if name in wanted else None
+        if got != expected:
+            raise InputError(
+                f"{path}: {name} has the shape {got}, expected {expected}: it is a model of other "
+                "--size; delete it, or train without --resume"
+            )

@@ -1,0 +1,108 @@
+"""The trained networks as a folder that diffusers loads, and that folder in pieces.
+
+`train.py` writes it every minute and at the end. The invariant: the folder is a whole
+`StableDiffusionPipeline` in float16, or it is not there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from giffusion.models.training.networks import SCHEDULER, Denoiser
+
+PIECE_BYTES = 15 * 2**20
+"""Size of a piece of `pack`, for channels that carry small files only."""
+
+_ABSENT = [None, None]
+
+
+def publish(folder: Path, model: Denoiser, autoencoder: nn.Module, tokenizer: Path) -> None:
+    """Writes a pipeline.
+
+    Args:
+        folder: is written anew.
+        model: text encoder and U-Net, whose weights stay as they are.
+        autoencoder: an `AutoencoderTiny` whose latents have variance 1.
+        tokenizer: folder of the tokenizer.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(tokenizer, part / "tokenizer")
+    _save(model.text_encoder, part / "text_encoder")
+    _save(model.unet, part / "unet")
+    _save(autoencoder, part / "vae")
+    version = {"_diffusers_version": _diffusers_version()}
+    scheduler = {"_class_name": "DDIMScheduler", **version, **SCHEDULER}
+    _write_json(part / "scheduler" / "scheduler_config.json", scheduler)
+    _write_json(part / "model_index.json", {**_index(), **version})
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def publish_unet(folder: Path, unet: nn.Module) -> None:
+    """Writes a U-Net alone, in float16: a variant that shares all else with a pipeline."""
+    _save(unet, folder)
+
+
+def _save(network: nn.Module, folder: Path) -> None:
+    copy: Any = deepcopy(network).half().to("cpu")
+    copy.save_pretrained(folder, safe_serialization=True)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
+def _diffusers_version() -> str:
+    import diffusers
+
+    return str(diffusers.__version__)
+
+
+def _index() -> dict[str, object]:
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": _ABSENT,
+        "image_encoder": _ABSENT,
+        "requires_safety_checker": False,
+        "safety_checker": _ABSENT,
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "TokenizersBackend"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderTiny"],
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def pack(folder: Path, target: Path) -> list[Path]:
+    """Packs a folder into `<target>.0`, `<target>.1` …, which `cat` joins to a tar file.
+
+    Args:
+        folder: is packed under its own name.
+        target: path of the pieces without their numbers; older ones are removed.
+
+    Returns:
+        The pieces.
+    """
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        tar.add(folder, folder.name)
+    for old in target.parent.glob(f"{target.name}.*"):
+        old.unlink()
+    data = stream.getbuffer()
+    pieces = []
+    for number, start in enumerate(range(0, len(data), PIECE_BYTES)):
+        pieces.append(target.with_name(f"{target.name}.{number}"))
+        pieces[-1].write_bytes(data[start : start + PIECE_BYTES])
+    return pieces
