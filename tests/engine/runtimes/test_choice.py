@@ -73,7 +73,7 @@ def install_tensorrt(name: str, capability: str, monkeypatch: pytest.MonkeyPatch
     """Gives one of the two packages a simulated GPU to work on."""
     cuda = SimulatedCuda()
     cuda.compute_capability = capability
-    # The simulated package is the real one without its devices.
+    # Its types and names of devices are the real package's.
     monkeypatch.delitem(sys.modules, "tensorrt_rtx")
     simulated = SimulatedTensorRt(cuda, name)
 

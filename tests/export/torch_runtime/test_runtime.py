@@ -273,6 +273,16 @@ def test_a_folder_without_the_checkpoint_is_refused_in_a_line(
     assert str(model.folder) in refusal(model, stage)
 
 
+def test_a_model_of_graphs_alone_is_told_what_renders_it(mini: Model, tmp_path: Path) -> None:
+    model = copy_of(mini, tmp_path / "copy")
+    weights = weights_file(model.folder, "unet")
+    weights.unlink()
+    assert refusal(model, "denoise") == (
+        f"{weights} is missing: expected safetensors weights, of which runtime 'torch' makes the "
+        "denoise stage: choose runtime 'onnxruntime' for a model of graphs alone, as Optimum's are"
+    )
+
+
 @pytest.mark.parametrize(
     ("stage", "part", "change", "message"),
     [
