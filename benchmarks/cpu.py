@@ -22,7 +22,7 @@ from benchmarks.peers import Diffusers, conditions
 from benchmarks.report import output_path, parser
 from benchmarks.tuning import best_batch, tune_peer
 from benchmarks.workload import Contestant, Workload, make_workload
-from giffusion.engine.conditioning import Condition
+from giffusion.engine.conditions.conditioning import Condition
 from giffusion.engine.settings import DEFAULT_BATCH
 
 RUNTIMES = (("openvino", "bf16"), ("openvino", "fp32"), ("onnxruntime", "fp32"))

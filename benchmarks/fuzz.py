@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from random import Random
 
-from giffusion.engine.curves import parse_schedule
-from giffusion.engine.emphasis import MAX_EMPHASIS, EmphasisError, parse_emphasis
+from giffusion.engine.conditions.emphasis import MAX_EMPHASIS, EmphasisError, parse_emphasis
 from giffusion.engine.errors import PromptError, SettingsError
-from giffusion.engine.expressions import ExpressionError, parse_expression
 from giffusion.engine.prompts import format_prompts, parse_prompts
+from giffusion.engine.schedules.curves import parse_schedule
+from giffusion.engine.schedules.expressions import ExpressionError, parse_expression
 
 CHUNK = 5000
 MAX_SHOWN = 10

@@ -20,8 +20,8 @@ from benchmarks.cold import render_command
 from benchmarks.machine import machine, write_result
 from benchmarks.report import Summary, output_path, parser, print_table, to_dicts
 from benchmarks.workload import Digest, Discard, Workload, make_workload
+from giffusion.engine.batching.jobs import FrameSink
 from giffusion.engine.errors import GiffusionError
-from giffusion.engine.jobs import FrameSink
 from giffusion.engine.model import Model
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.prompts import parse_prompts
@@ -30,7 +30,7 @@ from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.settings import DEFAULT_BATCH, RenderSettings
 from giffusion.engine.stats import EngineStats
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 
 RUNTIMES = (("openvino", None), ("openvino", "fp32"), ("onnxruntime", "fp32"))
 BATCHES = (16, 32)

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.workload import Workload
-from giffusion.engine.batch import DenoiseBatch, sampler_steps
-from giffusion.engine.conditioning import Condition
+from giffusion.engine.batching.batch import DenoiseBatch, sampler_steps
+from giffusion.engine.batching.jobs import FrameSink
+from giffusion.engine.conditions.conditioning import Condition
 from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS
 from giffusion.engine.errors import GiffusionError
-from giffusion.engine.jobs import FrameSink
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.runtimes import open_runtime
 from giffusion.engine.runtimes.base import Graph

@@ -18,8 +18,8 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from numpy.typing import NDArray
 
 from benchmarks.workload import Workload
-from giffusion.engine.conditioning import Condition, Conditioner
-from giffusion.engine.jobs import FrameSink
+from giffusion.engine.batching.jobs import FrameSink
+from giffusion.engine.conditions.conditioning import Condition, Conditioner
 from giffusion.engine.model import latent_size
 from giffusion.engine.runtimes.base import num_cores
 

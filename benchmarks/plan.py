@@ -87,7 +87,7 @@ def _child(mode: str, num_frames: int) -> None:
 
 def _plan(text: str, num_frames: int) -> None:
     from giffusion.engine.settings import RenderSettings
-    from giffusion.engine.timeline import Timeline
+    from giffusion.engine.timelines.timeline import Timeline
 
     schedules: dict[str, Any] = {**SCHEDULES}
     settings = RenderSettings(num_frames=num_frames, interpolation="sine", **schedules)

@@ -15,13 +15,13 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from giffusion.engine.batching.jobs import FrameSink
 from giffusion.engine.encode import Writer, open_writer
 from giffusion.engine.frames import Frame, PixelFormat
-from giffusion.engine.jobs import FrameSink
 from giffusion.engine.model import Model, load_model
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.models import DEFAULT_MODEL, find_model
 
 SUBJECTS = ("a picture of a corgi", "a picture of a lion", "a red apple")

@@ -12,7 +12,7 @@ from giffusion.engine.inspiration.topics import parse_topics
 from giffusion.engine.inspiration.vocabulary import vocabulary_for
 from giffusion.engine.rendering import render
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.models import DEFAULT_MODEL, find_model
 
 FILMS = (("ocean, jazz", 1), ("garden", 3))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from giffusion.engine.easing import Weight, ease, hold, linear, sine
+from giffusion.engine.schedules.easing import Weight, ease, hold, linear, sine
 
 PANELS: dict[str, dict[str, Weight]] = {
     "linear, hold": {"linear": linear, "hold 0.3": hold(linear, 0.3)},

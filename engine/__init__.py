@@ -14,18 +14,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from giffusion.engine.batching.jobs import FrameSink, Job
     from giffusion.engine.errors import GiffusionError
     from giffusion.engine.frames import Frame, PixelFormat
-    from giffusion.engine.jobs import FrameSink, Job
     from giffusion.engine.model import Model, load_model
     from giffusion.engine.pipeline import Engine
-    from giffusion.engine.plans import FramePlan
     from giffusion.engine.prompts import KeyFrame, parse_prompts
     from giffusion.engine.rendering import Progress, RenderResult, render
     from giffusion.engine.runtimes import choose_runtime, open_runtime
     from giffusion.engine.settings import RenderSettings
     from giffusion.engine.stats import EngineStats
-    from giffusion.engine.timeline import Timeline
+    from giffusion.engine.timelines.plans import FramePlan
+    from giffusion.engine.timelines.timeline import Timeline
 
 __all__ = [
     "Engine",

@@ -6,14 +6,14 @@ invariant: what passes here cannot fail later for what the user wrote, but for t
 
 from __future__ import annotations
 
-from giffusion.engine.batch import sampler_steps
+from giffusion.engine.batching.batch import sampler_steps
 from giffusion.engine.contract import LATENT_CHANNELS
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.model import Model, latent_size
 from giffusion.engine.motion.coherence import scale_limits
 from giffusion.engine.sampling import start_step
 from giffusion.engine.settings import FROM_NOISE, MAX_BATCH, RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 
 
 def check_job(model: Model, timeline: Timeline, settings: RenderSettings, *, batch: int) -> None:

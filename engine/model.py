@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from giffusion.engine.conditions.tokenizer import PromptTokenizer
 from giffusion.engine.contract import (
     LATENT_SCALE,
     GraphSpec,
@@ -28,7 +29,6 @@ from giffusion.engine.digests import sha256
 from giffusion.engine.errors import ModelError, SettingsError
 from giffusion.engine.manifest import GRAPH_DTYPES, MANIFEST, Manifest
 from giffusion.engine.schedule import NoiseSchedule
-from giffusion.engine.tokenizer import PromptTokenizer
 
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 """The folders of the text encoders' tokenizers."""

@@ -23,22 +23,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from giffusion.engine.chains import Links
+from giffusion.engine.batching.chains import Links
+from giffusion.engine.batching.job_maker import JobMaker
+from giffusion.engine.batching.jobs import FrameSink, Job
+from giffusion.engine.batching.lanes import Arrival, Finished, Lanes
+from giffusion.engine.batching.queues import FrameTask
+from giffusion.engine.batching.scheduler import Scheduler, Slot
 from giffusion.engine.checks import check_batch
+from giffusion.engine.conditions.pictures import InitImage
 from giffusion.engine.errors import DeviceError, GiffusionError
 from giffusion.engine.frames import Frame
-from giffusion.engine.job_maker import JobMaker
-from giffusion.engine.jobs import FrameSink, Job
-from giffusion.engine.lanes import Arrival, Finished, Lanes
 from giffusion.engine.media.index import FilmIndex
 from giffusion.engine.model import Model
-from giffusion.engine.pictures import InitImage
-from giffusion.engine.queues import FrameTask
 from giffusion.engine.runtimes.base import Runtime
-from giffusion.engine.scheduler import Scheduler, Slot
 from giffusion.engine.settings import DEFAULT_BATCH, RenderSettings
 from giffusion.engine.stats import EngineStats
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 
 PAUSING_BACKLOG = 8
 """Frames that a sink may hold before its job gets no new slots."""

@@ -13,24 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from giffusion.engine.cautions import cut_prompts, lost_negatives
+from giffusion.engine.batching.jobs import FrameSink
+from giffusion.engine.batching.mirror import Mirror
 from giffusion.engine.checks import check_job
+from giffusion.engine.conditions.cautions import cut_prompts, lost_negatives
+from giffusion.engine.conditions.sources import Media, num_shown, read_media, source_digests
 from giffusion.engine.encode import check_output, choose_encoder, open_writer
 from giffusion.engine.encode.encoders import AUTO
 from giffusion.engine.encode.writer import Writer
 from giffusion.engine.errors import DeviceMemoryError, SettingsError
-from giffusion.engine.jobs import FrameSink
-from giffusion.engine.mirror import Mirror
 from giffusion.engine.model import Model, load_model
 from giffusion.engine.pipeline import Engine
-from giffusion.engine.planning import plan_timeline
-from giffusion.engine.record import RenderRecord
 from giffusion.engine.runtimes import choose_runtime
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import DEFAULT_BATCH, RenderSettings
-from giffusion.engine.sources import Media, num_shown, read_media, source_digests
 from giffusion.engine.stats import EngineStats
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.planning import plan_timeline
+from giffusion.engine.timelines.record import RenderRecord
+from giffusion.engine.timelines.timeline import Timeline
 
 OnProgress = Callable[["Progress"], None]
 OnNote = Callable[[str], None]

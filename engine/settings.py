@@ -12,14 +12,14 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from reprlib import repr as quote
 
-from giffusion.engine.curves import SERIES, Schedule, parse_schedule
-from giffusion.engine.easing import parse_interpolation
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.kinds import expected_kind
-from giffusion.engine.limits import Limits
 from giffusion.engine.media.fitting import RESIZES
 from giffusion.engine.media_settings import check_media
 from giffusion.engine.sampler_names import canonical_sampler, split_sampler
+from giffusion.engine.schedules.curves import SERIES, Schedule, parse_schedule
+from giffusion.engine.schedules.easing import parse_interpolation
+from giffusion.engine.schedules.limits import Limits
 from giffusion.engine.values import MAX_FPS, MAX_SIDE, check_text, in_range, one_of
 
 MAX_FRAMES = 1_000_000
@@ -61,7 +61,7 @@ class RenderSettings:
     """Everything besides the key frames that decides what a render looks like.
 
     Those of `SCHEDULES` take a number, or a schedule as text, such as `0:(4), 30:(4+2*sin(t/5))`;
-    see `giffusion.engine.curves`.
+    see `giffusion.engine.schedules.curves`.
 
     Args:
         fps: frames a second, exact; what the output's format cannot express is refused there.

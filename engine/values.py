@@ -10,7 +10,7 @@ import re
 from fractions import Fraction
 from reprlib import repr as quote
 
-from giffusion.engine.emphasis import check_emphasis
+from giffusion.engine.conditions.emphasis import check_emphasis
 from giffusion.engine.errors import SettingsError, nearest
 
 MAX_FPS = 1000

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from giffusion.engine.batch import sampler_steps
-from giffusion.engine.conditioning import Condition
-from giffusion.engine.embedder import PromptEmbedder
+from giffusion.engine.batching.batch import sampler_steps
+from giffusion.engine.batching.lanes import Finished, Lane
+from giffusion.engine.batching.queues import FrameTask
+from giffusion.engine.batching.scheduler import Slot
+from giffusion.engine.conditions.conditioning import Condition
+from giffusion.engine.conditions.embedder import PromptEmbedder
+from giffusion.engine.conditions.noise import initial_noise
 from giffusion.engine.frames import PixelFormat
-from giffusion.engine.lanes import Finished, Lane
 from giffusion.engine.model import Model
-from giffusion.engine.noise import initial_noise
-from giffusion.engine.queues import FrameTask
 from giffusion.engine.runtimes.base import Runtime
-from giffusion.engine.scheduler import Slot
 
 SAMPLER, NUM_STEPS = "euler", 4
 PROMPT = "a house by the sea"

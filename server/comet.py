@@ -24,7 +24,7 @@ from typing import Any
 
 from giffusion.engine.errors import RuntimeUnavailableError, one_line
 from giffusion.engine.rendering import RenderResult
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.server.comet_facts import begin_facts, fail_facts, finish_facts
 from giffusion.server.comet_target import CometTarget, parse_target
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from giffusion.engine.encode import output_format
 from giffusion.engine.prompts import format_prompts
-from giffusion.engine.record import RenderRecord
 from giffusion.engine.rendering import RenderResult
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.record import RenderRecord
+from giffusion.engine.timelines.timeline import Timeline
 
 MAX_VALUE = 500
 """Characters of a parameter; Comet takes no long ones. What is longer stands whole in an asset."""

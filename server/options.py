@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from giffusion.engine.easing import INTERPOLATION_NAMES
 from giffusion.engine.sampler_names import SAMPLERS
+from giffusion.engine.schedules.easing import INTERPOLATION_NAMES
 from giffusion.engine.settings import BLENDS, DEFAULT_BATCH, GPU_BATCHES, WITH_IMAGE
 from giffusion.engine.values import parse_fps, parse_size
 from giffusion.models import DEFAULT_MODEL

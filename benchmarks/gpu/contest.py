@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from benchmarks.gpu.networks import Networks
 from benchmarks.gpu.rows import Row
 from benchmarks.workload import count_frames, key_frames
-from giffusion.engine.conditioning import Condition, Conditioner
+from giffusion.engine.batching.jobs import FrameSink
+from giffusion.engine.conditions.conditioning import Condition, Conditioner
+from giffusion.engine.conditions.embedder import PromptEmbedder
 from giffusion.engine.contract import LATENT_CHANNELS
-from giffusion.engine.embedder import PromptEmbedder
 from giffusion.engine.encode import Writer, open_writer
-from giffusion.engine.jobs import FrameSink
 from giffusion.engine.model import latent_size
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.export.torch_runtime.runtime import TorchRuntime
 
 FIGURES = {

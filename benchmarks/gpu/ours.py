@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.contest import FIGURES, GRAPH_FIGURES, Job, rate
 from benchmarks.workload import Discard
-from giffusion.engine.batch import sampler_steps
+from giffusion.engine.batching.batch import sampler_steps
+from giffusion.engine.batching.jobs import FrameSink
+from giffusion.engine.batching.lanes import decode_batch
 from giffusion.engine.contract import (
     LATENT_CHANNELS,
     STATE_ROWS,
@@ -19,8 +21,6 @@ from giffusion.engine.contract import (
     denoise_spec,
 )
 from giffusion.engine.frames import PixelFormat
-from giffusion.engine.jobs import FrameSink
-from giffusion.engine.lanes import decode_batch
 from giffusion.engine.model import Model, latent_size
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.runtimes.base import Graph, Runtime

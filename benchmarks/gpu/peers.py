@@ -19,8 +19,8 @@ from torch import Tensor
 from benchmarks.gpu.contest import FIGURES, Job, rate
 from benchmarks.gpu.machine import synchronize
 from benchmarks.gpu.networks import SCHEDULER
+from giffusion.engine.batching.jobs import FrameSink
 from giffusion.engine.frames import PixelFormat
-from giffusion.engine.jobs import FrameSink
 from giffusion.export.nv12 import nv12
 from giffusion.export.stages import DTYPES
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from giffusion.engine.limits import round_half_up
+from giffusion.engine.schedules.limits import round_half_up
 
 
 @dataclass(frozen=True, slots=True)

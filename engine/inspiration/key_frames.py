@@ -15,7 +15,7 @@ from giffusion.engine.inspiration.vocabulary import Vocabulary
 from giffusion.engine.inspiration.walk import walk
 from giffusion.engine.prompts import KeyFrame, Part
 
-# The marks of weights, which `Part.text` has behind a backslash; see `engine/emphasis.py`.
+# The marks of weights, which `Part.text` has behind a backslash; see `emphasis.py`.
 _EMPHASIS = re.compile(r"[\\()\[\]]")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from giffusion.engine.limits import Limits
+from giffusion.engine.schedules.limits import Limits
 
 ALPHA_LIMITS = Limits(0, 1)
 NOISE_LIMITS = Limits(0, 1)

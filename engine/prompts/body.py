@@ -16,9 +16,7 @@ from itertools import islice, pairwise, takewhile
 from reprlib import repr as quote
 from typing import TypeVar
 
-from giffusion.engine.easing import EASES
 from giffusion.engine.errors import nearest
-from giffusion.engine.limits import plain_number
 from giffusion.engine.prompts.fields import Field, split_fields
 from giffusion.engine.prompts.keyframe import (
     MAX_PARTS,
@@ -30,6 +28,8 @@ from giffusion.engine.prompts.keyframe import (
 )
 from giffusion.engine.prompts.keys import whole
 from giffusion.engine.prompts.page import Passage
+from giffusion.engine.schedules.easing import EASES
+from giffusion.engine.schedules.limits import plain_number
 from giffusion.engine.settings import MAX_SEED
 
 OPTIONS = ("neg", "seed", "hold", "ease", "cut")

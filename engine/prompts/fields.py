@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
-from giffusion.engine.emphasis import EmphasisError, parse_emphasis
+from giffusion.engine.conditions.emphasis import EmphasisError, parse_emphasis
 from giffusion.engine.prompts.keyframe import MAX_TEXT_LENGTH
 from giffusion.engine.prompts.page import Passage
 

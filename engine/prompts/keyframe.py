@@ -20,7 +20,7 @@ class Part:
     r"""One of the prompts that a key frame composes.
 
     Args:
-        text: the prompt with the marks of `engine/emphasis.py`: not empty, at most
+        text: the prompt with the marks of `engine/conditions/emphasis.py`: not empty, at most
             `MAX_TEXT_LENGTH` characters, without line breaks and without white space at its ends.
             A `\` stands only in `\(`, `\)`, `\[`, `\]` and `\\`.
         weight: relative to the other parts, -`MAX_WEIGHT` … `MAX_WEIGHT`.

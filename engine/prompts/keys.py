@@ -14,8 +14,8 @@ from reprlib import repr as quote
 from typing import NoReturn
 
 from giffusion.engine.errors import nearest
-from giffusion.engine.expressions import FUNCTIONS, ExpressionError, parse_expression
 from giffusion.engine.prompts.page import AFFIXES, Passage
+from giffusion.engine.schedules.expressions import FUNCTIONS, ExpressionError, parse_expression
 from giffusion.engine.settings import MAX_FRAMES
 
 MAX_KEY_LENGTH = 100

@@ -15,8 +15,8 @@ from itertools import chain, pairwise
 from reprlib import repr as quote
 
 from giffusion.engine.errors import nearest
-from giffusion.engine.expressions import FUNCTIONS
 from giffusion.engine.prompts.page import AFFIXES, Entry, Page, cut
+from giffusion.engine.schedules.expressions import FUNCTIONS
 
 _CALLS = "|".join(sorted(FUNCTIONS, key=len, reverse=True))
 _BEGIN = rf"[-+.\u2212\d(]|(?:max_f|fps)(?!\w)|(?:{_CALLS})[^\S\n]*+\("

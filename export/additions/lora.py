@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giffusion.engine.errors import ModelError, SettingsError
-from giffusion.engine.limits import plain_number
+from giffusion.engine.schedules.limits import plain_number
 from giffusion.export.additions.files import shown, with_source
 from giffusion.export.additions.lora_files import Layer, read_layers
 from giffusion.export.additions.lora_keys import Weight

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from giffusion.engine.conditions.tokenizer import PromptTokenizer
 from giffusion.engine.errors import ModelError, one_line
-from giffusion.engine.tokenizer import PromptTokenizer
 from giffusion.export.checkpoint.checkpoint import Vocabulary
 from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.checkpoint.vocabularies import clip_vocabulary

@@ -9,13 +9,13 @@ from dataclasses import fields
 from importlib.metadata import version
 from reprlib import repr as quote
 
+from giffusion.engine.conditions.sources import source_digests
 from giffusion.engine.encode import read_metadata
 from giffusion.engine.errors import InputError, ModelError
 from giffusion.engine.model import Model, load_model
-from giffusion.engine.record import RenderRecord
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.sources import source_digests
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.record import RenderRecord
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.models import find_model, installed_models
 from giffusion.server.commands.render import open_report, render_timeline
 from giffusion.server.reports import Report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from giffusion.engine.plans import FramePlan
+from giffusion.engine.timelines.plans import FramePlan
 from giffusion.server.inputs import read_timeline
 
 

@@ -13,7 +13,7 @@ from giffusion.engine.model import Model
 from giffusion.engine.rendering import Progress, RenderResult, render
 from giffusion.engine.runtimes import AUTO, choose_runtime, open_runtime
 from giffusion.engine.runtimes.base import Runtime
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.models import DEFAULT_MODEL, find_model
 from giffusion.server.comet import Tracker, open_tracker
 from giffusion.server.inputs import read_timeline

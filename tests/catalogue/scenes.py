@@ -29,10 +29,10 @@ from giffusion.engine.media.video import FilmCut, FilmReader
 from giffusion.engine.model import Model, load_model
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.prompts import KeyFrame, Part
-from giffusion.engine.record import RenderRecord
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.record import RenderRecord
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.models import find_model
 from giffusion.server.reports import TerminalReport
 from tests.catalogue.media_scenes import MEDIA_SCENES

@@ -8,11 +8,11 @@ from functools import partial
 
 import pytest
 
-from giffusion.engine.curves import parse_schedule
-from giffusion.engine.easing import parse_interpolation
 from giffusion.engine.errors import GiffusionError
-from giffusion.engine.limits import Limits
 from giffusion.engine.prompts import parse_prompts
+from giffusion.engine.schedules.curves import parse_schedule
+from giffusion.engine.schedules.easing import parse_interpolation
+from giffusion.engine.schedules.limits import Limits
 from tests.catalogue.entries import entries
 from tests.catalogue.outcomes import outcome_of
 from tests.catalogue.sites import Site, all_sites, passed
@@ -47,9 +47,9 @@ ELSEWHERE: dict[str, str] = {
     "engine/encode/writer.py: Writer._save_partial": DISK,
     "engine/encode/writer.py: Writer._fail": DISK,
     "engine/encode/writer.py: Writer.write": DISK,
-    "engine/frame_file.py: FrameFile.__init__": DISK,
-    "engine/frame_file.py: FrameFile.read": DISK,
-    "engine/frame_file.py: FrameFile.write": DISK,
+    "engine/batching/frame_file.py: FrameFile.__init__": DISK,
+    "engine/batching/frame_file.py: FrameFile.read": DISK,
+    "engine/batching/frame_file.py: FrameFile.write": DISK,
     "engine/media/decoding.py: FilmDecoder.frame": "needs a decoder that fails in silence",
     "engine/media/index.py: _Scan._add": "needs millions of frames, or one without a time",
     "engine/media/index.py: film_index": "the disk fails while the film is read through",

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from giffusion.engine.audio.options import AudioOptions
-from giffusion.engine.curves import parse_schedule
-from giffusion.engine.easing import parse_interpolation
 from giffusion.engine.errors import GiffusionError
-from giffusion.engine.expressions import parse_expression
 from giffusion.engine.inspiration.topics import parse_topics
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.samplers.config import Config
 from giffusion.engine.schedule import NoiseSchedule
+from giffusion.engine.schedules.curves import parse_schedule
+from giffusion.engine.schedules.easing import parse_interpolation
+from giffusion.engine.schedules.expressions import parse_expression
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.values import parse_band, parse_fps, parse_seconds, parse_size
 from giffusion.server.cli import MAX_MESSAGE, main

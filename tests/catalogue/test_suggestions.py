@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from giffusion.engine.arithmetic import FUNCTIONS
 from giffusion.engine.audio.options import COMPONENTS, REDUCTIONS, AudioOptions
-from giffusion.engine.easing import EASES, INTERPOLATION_NAMES, parse_interpolation
 from giffusion.engine.encode import choose_encoder, output_format
 from giffusion.engine.encode.encoders import AUTO
 from giffusion.engine.encode.formats import FORMATS
@@ -21,14 +19,16 @@ from giffusion.engine.errors import GiffusionError
 from giffusion.engine.manifest import GRAPH_DTYPES
 from giffusion.engine.media.fitting import RESIZES
 from giffusion.engine.prompts import OPTIONS, parse_prompts
-from giffusion.engine.record import RenderRecord
 from giffusion.engine.runtimes import PRECISIONS, open_runtime, runtime_names
 from giffusion.engine.runtimes.tensorrt.package import PACKAGES, TensorRtPackage
 from giffusion.engine.sampler_names import SAMPLERS, canonical_sampler
 from giffusion.engine.samplers.config import _CLASSES
 from giffusion.engine.schedule import PREDICTION_TYPES, TIMESTEP_SPACINGS, NoiseSchedule
-from giffusion.engine.schedule_text import VARIABLES
+from giffusion.engine.schedules.arithmetic import FUNCTIONS
+from giffusion.engine.schedules.easing import EASES, INTERPOLATION_NAMES, parse_interpolation
+from giffusion.engine.schedules.schedule_text import VARIABLES
 from giffusion.engine.settings import BLENDS, PADDINGS, RenderSettings
+from giffusion.engine.timelines.record import RenderRecord
 from giffusion.export.model import check_dtypes
 from giffusion.export.originals.variants import PREDICTIONS, check_prediction
 from giffusion.models import bundled_models, find_model

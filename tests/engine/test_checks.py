@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from giffusion.engine.batch import sampler_steps
+from giffusion.engine.batching.batch import sampler_steps
 from giffusion.engine.checks import check_batch, check_job
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.model import load_model
 from giffusion.engine.sampler_names import SAMPLERS
 from giffusion.engine.settings import MAX_BATCH, RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.models import find_model
 
 MODEL = load_model(find_model("mini"))

@@ -26,7 +26,7 @@ from giffusion.engine.rendering import render
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.engine.verification import compare_slots
 from giffusion.models import find_model
 from tests.engine.runtimes.cuda.simulated_cuda import SimulatedCuda, SimulatedRuntime, failing

@@ -22,17 +22,17 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging
 from numpy.typing import NDArray
 
+from giffusion.engine.conditions.embedder import PromptEmbedder
+from giffusion.engine.conditions.emphasis import plain_text
+from giffusion.engine.conditions.noise import initial_noise, step_noise
 from giffusion.engine.contract import GraphSpec
-from giffusion.engine.embedder import PromptEmbedder
-from giffusion.engine.emphasis import plain_text
-from giffusion.engine.keys import derive_seed
 from giffusion.engine.model import Model
-from giffusion.engine.noise import initial_noise, step_noise
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes.base import Array, Graph, HostRuntime, Index, Runtime
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.keys import derive_seed
+from giffusion.engine.timelines.timeline import Timeline
 from tests.engine.frames import Frames
 from tests.engine.samplers.reference import CLASSES
 

@@ -17,20 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from giffusion.engine.batching.jobs import Job
 from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS, GraphSpec
 from giffusion.engine.errors import DiskFullError, InputError, RenderError, SettingsError
 from giffusion.engine.frames import Frame as AnyFrame
 from giffusion.engine.frames import PixelFormat
-from giffusion.engine.jobs import Job
 from giffusion.engine.model import load_model
 from giffusion.engine.pipeline import PAUSING_BACKLOG, Engine
-from giffusion.engine.plans import FramePlan
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes.base import HostGraph, Runtime
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.sampler_names import BASE_SAMPLERS, MODIFIERS, split_sampler
 from giffusion.engine.settings import MAX_BATCH, RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.plans import FramePlan
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.models import find_model
 
 MODEL = load_model(find_model("mini"))

@@ -9,7 +9,7 @@ from giffusion.engine.model import Model
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from tests.engine.frames import Frames
 
 OpenModel = Callable[[str], Model]

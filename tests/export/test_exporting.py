@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
+from giffusion.engine.conditions.noise import initial_noise
 from giffusion.engine.errors import GiffusionError
 from giffusion.engine.manifest import MANIFEST
 from giffusion.engine.model import graph_names, load_model
-from giffusion.engine.noise import initial_noise
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.export.checkpoint.checkpoint import WEIGHTS_FILES
 from giffusion.export.checkpoint.folder import read_folder

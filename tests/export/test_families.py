@@ -14,7 +14,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from numpy.typing import NDArray
 
-from giffusion.engine.noise import initial_noise
+from giffusion.engine.conditions.noise import initial_noise
 from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.settings import RenderSettings
 from tests.engine.frames import Frames

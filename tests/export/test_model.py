@@ -19,8 +19,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
+from giffusion.engine.conditions.embedder import PromptEmbedder
 from giffusion.engine.contract import GraphSpec
-from giffusion.engine.embedder import PromptEmbedder
 from giffusion.engine.errors import ModelError, SettingsError
 from giffusion.engine.manifest import MANIFEST
 from giffusion.engine.model import GRAPHS, Model, graph_names, load_model

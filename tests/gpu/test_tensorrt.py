@@ -24,7 +24,7 @@ from giffusion.engine.runtimes import open_runtime
 from giffusion.engine.runtimes.base import Graph, Runtime
 from giffusion.engine.runtimes.tensorrt.runtime import TensorRtRuntime
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.engine.verification import compare_slots
 
 pytestmark = pytest.mark.gpu

@@ -19,7 +19,7 @@ from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes import choose_runtime
 from giffusion.engine.runtimes.base import Graph, Runtime
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from giffusion.export.torch_runtime.runtime import TorchRuntime  # noqa: E402 - it imports torch

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from giffusion.engine.conditions.noise import initial_noise
 from giffusion.engine.frames import Frame, PixelFormat
 from giffusion.engine.model import load_model
-from giffusion.engine.noise import initial_noise
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes import open_runtime
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.export.checkpoint.folder import read_folder
 from giffusion.export.checkpoint.staging import staged_folder
 from giffusion.export.checkpoint.write import write_checkpoint

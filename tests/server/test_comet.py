@@ -28,7 +28,7 @@ from giffusion.engine.model import load_model
 from giffusion.engine.rendering import RenderResult, render
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.models import find_model
 from giffusion.server.comet import Tracker, open_tracker
 from giffusion.server.comet_frames import preview_step, read_frames
@@ -190,7 +190,7 @@ def test_a_killed_render_leaves_an_archive(tmp_path: Path) -> None:
         "import os, sys, time\n"
         "from pathlib import Path\n"
         "from giffusion.server.comet import open_tracker\n"
-        "from giffusion.engine.timeline import Timeline\n"
+        "from giffusion.engine.timelines.timeline import Timeline\n"
         "from giffusion.engine.settings import RenderSettings\n"
         "tracker = open_tracker('offline:archive')\n"
         "plan = Timeline.from_text('0: a corgi', RenderSettings())\n"

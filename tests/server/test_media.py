@@ -18,7 +18,7 @@ from giffusion.engine.encode import read_metadata
 from giffusion.engine.errors import InputError
 from giffusion.engine.media.sound import sound_blocks, sound_info
 from giffusion.engine.media.video import FilmReader
-from giffusion.engine.record import RenderRecord
+from giffusion.engine.timelines.record import RenderRecord
 from tests.engine.media.films import numbered, write_film
 from tests.engine.media.sounds import write_sound
 from tests.server.conftest import Command

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from giffusion.engine.audio.key_frames import format_marks, marked_frames
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 
 TIMES = st.lists(st.fractions(0, 100, max_denominator=22050), max_size=30)
 RATES = st.sampled_from([Fraction(24), Fraction(24000, 1001), Fraction(1, 3), Fraction(60)])

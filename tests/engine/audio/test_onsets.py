@@ -13,7 +13,7 @@ from giffusion.engine.audio.onsets import FLOOR, HOP, THRESHOLD_DB, WINDOW, Onse
 from giffusion.engine.audio.options import AudioOptions
 from giffusion.engine.audio.spectra import RATE, hann
 from giffusion.engine.audio.with_librosa import Strength, onset_steps
-from giffusion.engine.limits import round_half_up
+from giffusion.engine.schedules.limits import round_half_up
 from tests.engine.audio.sounds import Samples, blocks_of, clicks, sine
 
 TIMES_S = np.cumsum(np.random.default_rng(5).uniform(0.2, 0.8, 20))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from giffusion.engine.emphasis import plain_text
+from giffusion.engine.conditions.emphasis import plain_text
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.inspiration.key_frames import inspire, spaced
 from giffusion.engine.inspiration.topics import MAX_TOPIC_LENGTH, MAX_TOPICS, parse_topics

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from giffusion.engine.conditions.pictures import read_image, read_picture
 from giffusion.engine.media.fitting import contained_size, covering_box, fitted
-from giffusion.engine.pictures import read_image, read_picture
 
 SIDES = st.integers(1, 5000)
 SIZES = st.tuples(SIDES, SIDES)

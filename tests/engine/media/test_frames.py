@@ -15,10 +15,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
+from giffusion.engine.conditions.pictures import read_picture
 from giffusion.engine.media.fitting import Resize
 from giffusion.engine.media.probe import film_info
 from giffusion.engine.media.video import FilmCut, FilmReader
-from giffusion.engine.pictures import read_picture
 from tests.engine.media.films import write_film
 
 Pixels = NDArray[np.uint8]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from giffusion.engine.easing import EASES
 from giffusion.engine.errors import PromptError
 from giffusion.engine.prompts import MAX_WEIGHT, MIN_WEIGHT_SUM, KeyFrame, Part, parse_prompts
+from giffusion.engine.schedules.easing import EASES
 from giffusion.engine.settings import MAX_FRAMES, MAX_SEED
 
 

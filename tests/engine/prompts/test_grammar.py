@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from giffusion.engine.emphasis import parse_emphasis
+from giffusion.engine.conditions.emphasis import parse_emphasis
 from giffusion.engine.errors import PromptError
 from giffusion.engine.prompts import KeyFrame, format_prompts, parse_prompts
 from tests.pages import blocks

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from giffusion.engine.conditions.tokenizer import PromptTokenizer
 from giffusion.engine.errors import ModelError, SettingsError
-from giffusion.engine.tokenizer import PromptTokenizer
 from giffusion.export.additions.embeddings import TABLE, add_embedding, parse_embedding
 from giffusion.export.checkpoint.checkpoint import Checkpoint, Part, Vocabulary
 from giffusion.export.checkpoint.tensors import Computed

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
+from giffusion.engine.conditions.tokenizer import PromptTokenizer
 from giffusion.engine.errors import ModelError
-from giffusion.engine.tokenizer import PromptTokenizer
 from giffusion.export.checkpoint.checkpoint import Vocabulary
 from giffusion.export.checkpoint.vocabularies import clip_vocabulary, openai_vocabulary
 

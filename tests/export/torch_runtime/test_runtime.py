@@ -22,7 +22,7 @@ from giffusion.engine.pipeline import Engine
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes.base import Graph, Runtime, num_cores
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from giffusion.export.stages import weights_file
 from giffusion.export.torch_runtime.runtime import TorchRuntime
 

@@ -48,7 +48,7 @@ from giffusion.engine.runtimes.tensorrt.prepare import Target, ensure_engines
 from giffusion.engine.runtimes.tensorrt.runtime import TensorRtRuntime
 from giffusion.engine.runtimes.tensorrt.store import EngineMissingError, EngineStore
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timeline import Timeline
+from giffusion.engine.timelines.timeline import Timeline
 from tests.engine.runtimes.cuda.simulated_cuda import SimulatedCuda
 from tests.engine.runtimes.tensorrt import simulated_tensorrt
 from tests.engine.runtimes.tensorrt.simulated_tensorrt import (

@@ -1,0 +1,1 @@
+"""What a frame is made from: noise, embeddings of prompts, pictures, films and maps."""

@@ -1,0 +1,1 @@
+"""What users write that changes along the frames: arithmetic, schedules, easings."""
