@@ -87,6 +87,11 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
+def reason_of(error: BaseException) -> str:
+    """Returns why something failed as one line: in the system's words, where it has some."""
+    return one_line(getattr(error, "strerror", None) or error)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Says what the known names are, the nearest first, for the end of a message.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from giffusion.engine.audio.options import AudioOptions
 from giffusion.engine.errors import SettingsError
+from giffusion.engine.media.parts import check_order
 from giffusion.engine.values import MAX_SECONDS, in_range
 
 if TYPE_CHECKING:
@@ -44,9 +45,11 @@ def check_media(settings: RenderSettings) -> None:
         for name in names if getattr(settings, source) is None else ():
             if getattr(settings, name) != settings.default(name):
                 raise SettingsError(
-                    f"{name} is given and there is no {source}: expected a file by --{source}"
+                    f"{option(name)} is given and there is no {source}: expected a file by "
+                    f"--{source}"
                 )
     _check_sources(settings)
+    _check_effects(settings)
     if settings.audio is not None:
         audio_options(settings)
     _check_film(settings)
@@ -104,19 +107,33 @@ def _check_sources(settings: RenderSettings) -> None:
             "coherence start from the frame before: give one of them"
         )
     if settings.keep_audio and settings.audio is not None:
-        raise SettingsError("keep_audio and audio both bring a sound: give one of them")
+        raise SettingsError("--keep-audio and --audio both bring a sound: give one of them")
+
+
+def _check_effects(settings: RenderSettings) -> None:
+    """Refuses what nothing in the job would take notice of."""
+    shaped = settings.has_init or settings.control is not None
+    moving = settings.is_chained
+    for name, takes_effect, needed in (
+        ("resize", shaped, "a picture or film, by --image, --video or --control"),
+        ("padding", moving, "motion, such as --zoom"),
+        ("coherence_alpha", settings.coherence > 0, "--coherence"),
+        ("coherence_noise", settings.coherence > 0, "--coherence"),
+    ):
+        if not takes_effect and getattr(settings, name) != settings.default(name):
+            raise SettingsError(f"{option(name)} has no effect here: expected it beside {needed}")
+
+
+def option(name: str) -> str:
+    """Returns a setting's name as the command line has it."""
+    return "--" + name.removesuffix("_s").replace("_", "-")
 
 
 def _check_film(settings: RenderSettings) -> None:
     for name in ("video_start_s", "video_end_s"):
         in_range(name, getattr(settings, name) or Fraction(0), 0, MAX_SECONDS)
     in_range("video_stride", settings.video_stride, 1, MAX_STRIDE)
-    end_s = settings.video_end_s
-    if end_s is not None and end_s <= settings.video_start_s:
-        raise SettingsError(
-            f"the film would begin at {float(settings.video_start_s):g} s and end at "
-            f"{float(end_s):g} s: expected the end above the start"
-        )
+    check_order("film", settings.video_start_s, settings.video_end_s)
     if settings.keep_audio and settings.video_stride != 1:
         raise SettingsError(
             f"keep_audio and stride {settings.video_stride}: the film would be faster than its "

@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from giffusion.engine.batching.chains import Links
 from giffusion.engine.batching.job_maker import JobMaker
-from giffusion.engine.batching.jobs import FrameSink, Job
+from giffusion.engine.batching.jobs import PAUSING_BACKLOG, FrameSink, Job
 from giffusion.engine.batching.lanes import Arrival, Finished, Lanes
 from giffusion.engine.batching.queues import FrameTask
 from giffusion.engine.batching.scheduler import Scheduler, Slot
@@ -40,8 +39,6 @@ from giffusion.engine.settings import DEFAULT_BATCH, RenderSettings
 from giffusion.engine.stats import EngineStats
 from giffusion.engine.timelines.timeline import Timeline
 
-PAUSING_BACKLOG = 8
-"""Frames that a sink may hold before its job gets no new slots."""
 STALL_S = 0.002
 """Pause before looking again when every job waits for its sink."""
 
@@ -120,14 +117,16 @@ class Engine:
     def tick(self) -> bool:
         """Takes every frame in the batch one step further; returns whether any job is left."""
         lagging = {job.name for job in self._jobs.values() if job.sink.backlog >= PAUSING_BACKLOG}
+        for job in [job for job in self._jobs.values() if job.num_finished > job.num_emitted]:
+            self._for_job(job.name, self._hand_on)
         self._link_arrived()
         self._fit_batch()
         for slot in self._scheduler.admit(paused=lagging):
-            self._for_job(slot.task, partial(self._load, slot=slot))
+            self._for_job(slot.task.job, partial(self._load, slot=slot))
         expected = len(self._arriving)
         if self._scheduler.active:
             self._denoise()
-        elif self._jobs and not expected and not self._links:
+        elif self._jobs and not expected:
             time.sleep(STALL_S)
         self._collect(expected)
         self._retire(self._scheduler.advance())
@@ -177,11 +176,11 @@ class Engine:
             name, timeline, settings, sink, frames=frames, image=image, film=film, scratch=scratch
         )
         self._jobs[name] = job
-        tasks = self._maker.tasks(job)
-        if settings.is_chained:
-            self._scheduler.submit_chains(name, tasks)
-        else:
-            self._scheduler.submit(name, *tasks)
+        try:
+            self._scheduler.submit(name, *self._maker.tasks(job), chained=settings.is_chained)
+        except BaseException:
+            self.cancel(name)
+            raise
         return job
 
     def cancel(self, name: str) -> None:
@@ -246,8 +245,8 @@ class Engine:
                 frame, picture = arrival.result()
             task = arrival.slot.task
             if picture is not None:
-                self._for_job(task, partial(self._link, task=task, picture=picture))
-            self._for_job(task, partial(self._emit, task=task, frame=frame))
+                self._for_job(task.job, partial(self._link, task=task, picture=picture))
+            self._for_job(task.job, partial(self._finish, task=task, frame=frame))
             num -= 1
 
     def _link(self, job: Job, task: FrameTask, picture: NDArray[np.uint8]) -> None:
@@ -260,8 +259,8 @@ class Engine:
         if self._links and self._scheduler.has_room:
             # What comes while a tick would run is better taken along than left to wait for it.
             self._links.wait(self._denoise_s if self._scheduler.active else None)
-        for task, link in self._links.arrived():
-            self._for_job(task, partial(_settle, link=link))
+        for task, settle in self._links.arrived():
+            self._for_job(task.job, settle)
             self._scheduler.follow(task.job, task.chain)
 
     def _fit_batch(self) -> None:
@@ -274,15 +273,20 @@ class Engine:
         if fitting != self._lanes.num_rows:
             self._lanes.resize(fitting, self._scheduler.resize(fitting))
 
-    def _emit(self, job: Job, task: FrameTask, frame: Frame) -> None:
-        for _ in range(job.emit(task.frame, frame)):
-            self._scheduler.emitted(job.name)
+    def _finish(self, job: Job, task: FrameTask, frame: Frame) -> None:
+        self._emitted(job, job.finish(task.frame, frame))
+
+    def _hand_on(self, job: Job) -> None:
+        self._emitted(job, job.hand_on())
+
+    def _emitted(self, job: Job, num: int) -> None:
+        self._scheduler.emitted(job.name, num)
         if job.num_emitted == len(job.frames):
             self.cancel(job.name)
 
-    def _for_job(self, task: FrameTask, action: Callable[[Job], None]) -> None:
-        """Acts for a frame; an error of the engine's own kind ends that frame's job alone."""
-        job = self._jobs.get(task.job)
+    def _for_job(self, name: str, action: Callable[[Job], None]) -> None:
+        """Acts for a job; an error of the engine's own kind ends that one alone."""
+        job = self._jobs.get(name)
         if job is None:  # it ended earlier in this tick
             return
         try:
@@ -292,8 +296,3 @@ class Engine:
         except GiffusionError as error:
             job.error = error
             self.cancel(job.name)
-
-
-def _settle(job: Job, link: Future[None]) -> None:
-    """Raises what went wrong on the way from a job's picture to its next frame."""
-    link.result()

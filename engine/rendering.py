@@ -16,13 +16,20 @@ from typing import Any
 from giffusion.engine.batching.jobs import FrameSink
 from giffusion.engine.batching.mirror import Mirror
 from giffusion.engine.checks import check_job
-from giffusion.engine.conditions.cautions import cut_prompts, lost_negatives
-from giffusion.engine.conditions.sources import Media, num_shown, read_media, source_digests
+from giffusion.engine.conditions.cautions import cautions
+from giffusion.engine.conditions.sources import (
+    Media,
+    check_output_is_no_source,
+    num_shown,
+    read_media,
+    source_digests,
+)
 from giffusion.engine.encode import check_output, choose_encoder, open_writer
 from giffusion.engine.encode.encoders import AUTO
 from giffusion.engine.encode.writer import Writer
 from giffusion.engine.errors import DeviceMemoryError, SettingsError
 from giffusion.engine.model import Model, load_model
+from giffusion.engine.notes import OnNote
 from giffusion.engine.pipeline import Engine
 from giffusion.engine.runtimes import choose_runtime
 from giffusion.engine.runtimes.base import Runtime
@@ -33,7 +40,6 @@ from giffusion.engine.timelines.record import RenderRecord
 from giffusion.engine.timelines.timeline import Timeline
 
 OnProgress = Callable[["Progress"], None]
-OnNote = Callable[[str], None]
 OpenRuntime = Callable[[], Runtime]
 
 
@@ -127,6 +133,7 @@ def render(
     report, note = on_progress or _unreported, on_note or _unreported
     timeline = as_timeline(prompts, settings, source, note)
     settings, output = timeline.settings, Path(output)
+    check_output_is_no_source(timeline, output)
     check_output(
         output,
         force=force,
@@ -142,7 +149,7 @@ def render(
     media = read_media(timeline, size, output, note)
     digests = source_digests(timeline)
     if on_warning is not None:
-        for line in [*cut_prompts(model, timeline), *lost_negatives(model, timeline)]:
+        for line in cautions(model, timeline):
             on_warning(line)
     runtime = _opened(runtime)
     batch = _filled_batch(timeline, runtime) if batch is None else batch

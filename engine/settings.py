@@ -260,7 +260,7 @@ class RenderSettings:
     def _check_schedules(self) -> None:
         for name in SCHEDULES:
             value = getattr(self, name)
-            if isinstance(value, str) and (whole := re.fullmatch(r"\s*([0-9]{1,36})\s*", value)):
+            if isinstance(value, str) and (whole := re.fullmatch(r"\s*(-?[0-9]{1,36})\s*", value)):
                 object.__setattr__(self, name, int(whole[1]))
         if isinstance(self.seed, int):
             in_range("seed", self.seed, 0, MAX_SEED)

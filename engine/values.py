@@ -24,6 +24,10 @@ _MANY = 10**40
 _FPS = re.compile(
     r"[-+]?(?:[0-9]{1,18}\.[0-9]{0,18}|[0-9]{1,36}(?:/0*[1-9][0-9]{0,35})?|\.[0-9]{1,18})"
 )
+# Minutes and seconds, or hours before them.
+_CLOCK = re.compile(
+    r"(?:([0-9]{1,9}):(?=[0-5]?[0-9]:))?([0-9]{1,9}):([0-5]?[0-9](?:\.[0-9]{0,18})?)"
+)
 _NUMBER = r"(?:[0-9]{1,12}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})"
 _BAND = re.compile(rf"\s*({_NUMBER})\s*-\s*({_NUMBER})\s*")
 
@@ -62,16 +66,21 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_seconds(text: str) -> Fraction:
-    """Reads a time in seconds: `12`, `12.5`, or exactly as `25/2`.
+    """Reads a time: seconds as `12.5` or exactly as `25/2`, or `1:02.5`, or `1:02:03`.
 
     Raises:
-        SettingsError: the text is not a number or fraction, or out of range.
+        SettingsError: the text is none of these, or out of range.
     """
-    if _FPS.fullmatch(text.strip()) is None:
+    if (clock := _CLOCK.fullmatch(text.strip())) is not None:
+        hours, minutes, rest = (Fraction(part or 0) for part in clock.groups())
+        seconds = 3600 * hours + 60 * minutes + rest
+    elif _FPS.fullmatch(text.strip()) is not None:
+        seconds = Fraction(text.strip())
+    else:
         raise SettingsError(
-            f"{quote(text)} is not a time: expected seconds, such as 12.5, or a fraction"
+            f"{quote(text)} is not a time: expected seconds, such as 12.5 or 25/2, or minutes "
+            "and seconds, such as 1:02.5"
         )
-    seconds = Fraction(text.strip())
     in_range("time", seconds, 0, MAX_SECONDS)
     return seconds
 

@@ -54,7 +54,9 @@ def continue_prompts(folder: Path, beginnings: Sequence[str], *, seed: int) -> l
     """
     _check_folder(folder)
     with _quiet(), _in_one_line(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         model = _load(folder)
     chooser = Chooser(seed)
     prompts = []
@@ -107,6 +109,8 @@ def _load(folder: Path) -> Any:
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
+        # The configuration may name another, and with it a repository of code.
+        attn_implementation="eager",
         dtype=torch.float32,
         output_loading_info=True,
     )
@@ -204,5 +208,10 @@ def _in_one_line(folder: Path) -> Iterator[None]:
         text = str(error)
         raise ModelError(text if str(folder) in text else f"{folder}: {text}") from None
     except Exception as error:  # transformers, tokenizers and safetensors raise all kinds
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{folder} has code of its own, which is not run: expected {_FOLDER}, with a "
+                "network and a tokenizer that transformers knows by itself"
+            ) from error
         reason = one_line(error)[:300]
         raise ModelError(f"{folder} cannot be used: {reason}; expected {_FOLDER}") from error

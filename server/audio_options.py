@@ -36,10 +36,13 @@ def add_audio_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_heard(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--start", type=typed(parse_seconds), metavar="S", help="where it begins, in seconds"
+        "--start",
+        type=typed(parse_seconds),
+        metavar="TIME",
+        help="where it begins, as 12.5 or 1:02.5",
     )
     group.add_argument(
-        "--end", type=typed(parse_seconds), metavar="S", help="where it ends, in seconds"
+        "--end", type=typed(parse_seconds), metavar="TIME", help="where it ends, as 12.5 or 1:02.5"
     )
     group.add_argument(
         "--component", metavar="NAME", help=_help(", ".join(COMPONENTS), "component")

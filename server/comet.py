@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -23,19 +23,19 @@ from time import monotonic
 from typing import Any
 
 from giffusion.engine.errors import RuntimeUnavailableError, one_line
+from giffusion.engine.notes import OnNote
 from giffusion.engine.rendering import RenderResult
 from giffusion.engine.timelines.timeline import Timeline
 from giffusion.server.comet_facts import begin_facts, fail_facts, finish_facts
 from giffusion.server.comet_target import CometTarget, parse_target
 
-OnLine = Callable[[str], None]
 Facts = dict[str, Any]
 SILENCE_S = 120.0
 """Seconds without a word of the worker after which it is given up."""
 ENDING_S = 600.0
 """The same, once all that is left to do is to send."""
 INTERRUPTED_S = 20.0
-"""The same for a render that the user stopped, who does not want to wait."""
+"""All seconds that are waited for a render that the user stopped, whatever the worker says."""
 _EXIT_S = 5.0
 _WORKER = "giffusion.server.comet_worker"
 # comet_ml would change other packages as they are imported.
@@ -43,7 +43,7 @@ _ENVIRONMENT = {"COMET_DISABLE_AUTO_LOGGING": "1", "PYTHONIOENCODING": "utf-8"}
 
 
 def open_tracker(
-    target: str, *, on_warning: OnLine | None = None, on_note: OnLine | None = None
+    target: str, *, on_warning: OnNote | None = None, on_note: OnNote | None = None
 ) -> Tracker:
     """Opens what logs a render.
 
@@ -72,14 +72,15 @@ class Tracker:
         on_note: see `open_tracker`.
     """
 
-    def __init__(self, target: CometTarget, on_warning: OnLine, on_note: OnLine) -> None:
+    def __init__(self, target: CometTarget, on_warning: OnNote, on_note: OnNote) -> None:
         self._target, self._on_warning, self._on_note = target, on_warning, on_note
         self._messages: SimpleQueue[Facts | None] = SimpleQueue()
         self._answers: SimpleQueue[dict[str, str] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._worker: subprocess.Popen[str] | None = None
         self._num_frames = 1
-        self._patience_s: float | None = None
+        self._paths: tuple[str | Path, ...] = ()
+        self._is_interrupted = False
         self._is_over = False
         self._warned: set[str] = set()
 
@@ -91,7 +92,6 @@ class Tracker:
         output: Path,
         media: Sequence[Path] = (),
         settings_file: str | None = None,
-        others: Mapping[str, object] | None = None,
     ) -> None:
         """Logs what is going to be rendered.
 
@@ -100,8 +100,7 @@ class Tracker:
             model: its name or folder.
             output: the file that will be there.
             media: pictures, films and sounds that the render starts from.
-            settings_file: the text of `giffusion.toml`, where there is one.
-            others: further parameters, such as the component of the sound.
+            settings_file: the text of `giffusion.toml`, where there is one; without folders.
         """
         facts = self._made(
             lambda: begin_facts(
@@ -110,12 +109,13 @@ class Tracker:
                 output=output,
                 media=tuple(media),
                 settings_file=settings_file,
-                others=others or {},
             )
         )
         if facts is None:
             return
-        self._num_frames = len(timeline)
+        self._num_frames, self._paths = len(timeline), (model, output, *media)
+        if timeline.settings.control is not None:
+            self._paths += (timeline.settings.control,)
         seconds = float(len(timeline) / timeline.settings.fps)
         place = asdict(self._target)
         self._messages.put({"event": "begin", "target": place, "seconds": seconds, **facts})
@@ -131,8 +131,8 @@ class Tracker:
     def fail(self, error: BaseException) -> None:
         """Logs that the render ended early, and the frames that were kept, if any."""
         if isinstance(error, KeyboardInterrupt):
-            self._patience_s = INTERRUPTED_S
-        self._send(lambda: fail_facts(error))
+            self._is_interrupted = True
+        self._send(lambda: fail_facts(error, self._paths))
 
     def close(self) -> None:
         """Waits until all is logged, or until nothing more comes of it."""
@@ -183,19 +183,20 @@ class Tracker:
         self._answers.put(None)
 
     def _wait(self) -> None:
-        limit_s = SILENCE_S if self._patience_s is None else self._patience_s
-        heard = monotonic()
+        limit_s = INTERRUPTED_S if self._is_interrupted else SILENCE_S
+        deadline = monotonic() + limit_s
         while not self._is_over:
-            left_s = heard + limit_s - monotonic()
-            try:
-                answer = self._answers.get(timeout=max(left_s, 0.001))
-            except Empty:
-                self._warn(f"gave up after {limit_s:.0f} s without an answer")
+            if (left_s := deadline - monotonic()) <= 0:
+                after = "" if self._is_interrupted else " without an answer"
+                self._warn(f"gave up after {limit_s:.0f} s{after}")
                 return
-            heard = monotonic()
-            if answer == {"stage": "ending"} and self._patience_s is None:
-                limit_s = ENDING_S
-            self._take(answer)
+            with suppress(Empty):
+                answer = self._answers.get(timeout=left_s)
+                self._take(answer)
+                if self._is_interrupted:
+                    continue  # no answer makes the user wait longer
+                limit_s = ENDING_S if answer == {"stage": "ending"} else limit_s
+                deadline = monotonic() + limit_s
 
     def _reap(self) -> None:
         """Ends a worker that does not end by itself."""

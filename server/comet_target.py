@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as quote
 
-from giffusion.engine.errors import OutputError, SettingsError
+from giffusion.engine.errors import OutputError, SettingsError, reason_of
 
-_OFFLINE = "offline:"
+OFFLINE = "offline:"
+"""What stands before the folder of an archive."""
 _MAX_NAME = 100
 _EXPECTED = "expected [WORKSPACE/]PROJECT, or offline:FOLDER for an archive in a folder"
 
@@ -39,8 +40,8 @@ def parse_target(text: str) -> CometTarget:
         SettingsError: the text names no target.
         OutputError: the folder cannot be made.
     """
-    if text.startswith(_OFFLINE):
-        folder = text.removeprefix(_OFFLINE)
+    if text.startswith(OFFLINE):
+        folder = text.removeprefix(OFFLINE)
         if not folder:
             raise SettingsError(f"comet {quote(text)} names no folder: {_EXPECTED}")
         return CometTarget(folder=str(_made(Path(folder))))
@@ -58,6 +59,5 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"comet's folder {folder} cannot be made: {reason}") from None
+        raise OutputError(f"comet's folder {folder} cannot be made: {reason_of(error)}") from None
     return folder.absolute()

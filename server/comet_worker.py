@@ -13,7 +13,9 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -126,37 +128,64 @@ class _Worker:
 
     def _begin(self, message: dict[str, Any]) -> None:
         assert self._experiment is not None
-        self._experiment.log_parameters(message["parameters"])
-        for name, text in message["assets"].items():
-            self._experiment.log_asset_data(text, name=name)
-        for path in message["media"]:
-            self._experiment.log_asset(path, file_name=f"input/{Path(path).name}")
         self._seconds = message["seconds"]
+        log = self._experiment
+        self._each(
+            partial(log.log_parameters, message["parameters"]),
+            *(
+                partial(log.log_asset_data, text, name=name)
+                for name, text in message["assets"].items()
+            ),
+            *(
+                partial(log.log_asset, path, file_name=f"input/{Path(path).name}")
+                for path in message["media"]
+            ),
+        )
         self.say("stage", "begun")
 
     def _finish(self, message: dict[str, Any]) -> None:
         assert self._experiment is not None
-        self._experiment.log_parameters(message["parameters"])
-        self._experiment.log_metrics(message["metrics"])
+        log = self._experiment
+        self._each(
+            partial(log.log_parameters, message["parameters"]),
+            partial(log.log_metrics, message["metrics"]),
+        )
         if message["output"] is not None:
             path = Path(message["output"])
-            self._log_frames(path, message["num_frames"])
-            if path.is_file():
-                self._experiment.log_asset(str(path), file_name=path.name)
+            self._each(
+                partial(self._log_file, path),
+                partial(self._log_frames, path, message["num_frames"]),
+            )
+
+    def _each(self, *steps: Callable[[], object]) -> None:
+        """Takes steps of which none needs another; each that fails is a warning."""
+        for step in steps:
+            try:
+                step()
+            except Exception as error:  # comet_ml, the network and files fail in all ways
+                self.say("warning", one_line(error)[:500])
+
+    def _log_file(self, path: Path) -> None:
+        assert self._experiment is not None
+        # A sequence is there as its pictures.
+        if path.is_file():
+            self._experiment.log_asset(str(path), file_name=path.name)
 
     def _log_frames(self, path: Path, num_frames: int) -> None:
         """Logs each frame, its number as the step, and a small copy of them all."""
         assert self._experiment is not None
         preview: list[Image.Image] = []
         step = preview_step(num_frames)
-        for index, frame in enumerate(read_frames(path)):
-            self._experiment.log_image(frame, name=f"frame-{index:06d}.png", step=index)
-            if index % step == 0:
-                preview.append(small(frame))
-            if index % _HEARTBEAT_FRAMES == 0:
-                self.say("stage", f"frame {index}")
-        if preview:
-            self._log_preview(preview)
+        try:
+            for index, frame in enumerate(read_frames(path)):
+                self._experiment.log_image(frame, name=f"frame-{index:06d}.png", step=index)
+                if index % step == 0:
+                    preview.append(small(frame))
+                if index % _HEARTBEAT_FRAMES == 0:
+                    self.say("stage", f"frame {index}")
+        finally:
+            if preview:
+                self._log_preview(preview)
 
     def _log_preview(self, frames: list[Image.Image]) -> None:
         assert self._experiment is not None

@@ -8,8 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from giffusion.engine.errors import InputError
+from giffusion.engine.notes import OnNote
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.timelines.planning import OnNote, plan_timeline, settings_after_film
+from giffusion.engine.timelines.planning import plan_timeline, settings_after_film
 from giffusion.engine.timelines.timeline import Timeline
 
 MAX_PROMPT_BYTES = 64 << 20

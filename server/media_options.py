@@ -32,15 +32,15 @@ def _add_init(group: argparse._ArgumentGroup) -> None:
         "--video-start",
         dest="video_start_s",
         type=typed(parse_seconds),
-        metavar="S",
-        help="where in the film the first frame is, in seconds",
+        metavar="TIME",
+        help="where in the film the first frame is, as 12.5 or 1:02.5",
     )
     group.add_argument(
         "--video-end",
         dest="video_end_s",
         type=typed(parse_seconds),
-        metavar="S",
-        help="where the film ends, in seconds",
+        metavar="TIME",
+        help="where the film ends, as 12.5 or 1:02.5",
     )
     group.add_argument(
         "--video-stride", type=int, metavar="N", help="take every N-th frame of the film"
@@ -60,15 +60,15 @@ def _add_sound(group: argparse._ArgumentGroup) -> None:
         "--audio-start",
         dest="audio_start_s",
         type=typed(parse_seconds),
-        metavar="S",
-        help="where in the sound the first frame is, in seconds",
+        metavar="TIME",
+        help="where in the sound the first frame is, as 12.5 or 1:02.5",
     )
     group.add_argument(
         "--audio-end",
         dest="audio_end_s",
         type=typed(parse_seconds),
-        metavar="S",
-        help="where the sound ends, in seconds",
+        metavar="TIME",
+        help="where the sound ends, as 12.5 or 1:02.5",
     )
     group.add_argument(
         "--audio-component",

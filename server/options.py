@@ -120,7 +120,8 @@ def add_output_options(parser: argparse.ArgumentParser, *, required: bool) -> No
     )
     default = "(default: the runtime's)" if required else "(default: the file's, or the runtime's)"
     machine.add_argument("--precision", metavar="P", help=f"fp32, bf16 or fp16 {default}")
-    default = f"(default: {DEFAULT_BATCH})" if required else "(default: the file's)"
+    most = f"(default: {DEFAULT_BATCH}, with motion as many of them as its chains fill)"
+    default = most if required else "(default: the file's)"
     machine.add_argument(
         "--batch",
         type=int,

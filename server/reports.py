@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NoReturn, Protocol
 from tqdm import tqdm
 
 from giffusion.engine.rendering import Progress, RenderResult
+from giffusion.server.notes import note, warn
 
 _FRAME_STAGES = ("frames", "file")
 
@@ -58,10 +58,10 @@ class TerminalReport:
         self._stage = ""
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr)
+        note(text)
 
     def warn(self, text: str) -> None:
-        print(f"giffusion: warning: {text}", file=sys.stderr)
+        warn(text)
 
     def progress(self, progress: Progress) -> None:
         if self._bar is None or progress.stage != self._stage:

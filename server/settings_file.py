@@ -14,8 +14,8 @@ from pathlib import Path
 from reprlib import repr as quote
 from typing import Any
 
-from giffusion.engine.errors import InputError, SettingsError, nearest, one_line
-from giffusion.server.settings_keys import SCHEMA, Key, Kind, settings_keys
+from giffusion.engine.errors import InputError, SettingsError, nearest, one_line, reason_of
+from giffusion.server.settings_keys import OF_THE_CALL, SCHEMA, Key, Kind, settings_keys
 from giffusion.server.settings_paths import path_from_file
 
 MAX_BYTES = 16 << 20
@@ -60,8 +60,7 @@ def _read(path: Path) -> str:
             f"{path} is not UTF-8 text: byte {error.start} cannot be read; save it as UTF-8"
         ) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read: {reason}") from None
+        raise InputError(f"{path} cannot be read: {reason_of(error)}") from None
     if len(content) > MAX_BYTES:
         raise InputError(
             f"{path} is longer than {MAX_BYTES >> 20} MiB of settings: keep key frames in a file "
@@ -124,6 +123,12 @@ def _unknown(path: Path, where: str, name: str, known: set[str]) -> SettingsErro
     if home is not None:
         return SettingsError(
             f"{path}: {where}{name} stands elsewhere: put it below [{home.section}]"
+        )
+    if name in OF_THE_CALL:
+        option = f"--{name.replace('_', '-')}"
+        return SettingsError(
+            f"{path}: {where}{name} is no setting of a render: leave it out, and give {option} "
+            "with the command"
         )
     what = "key" if where else "section"
     return SettingsError(f"{path}: {where}unknown {what} {quote(name)}: {nearest(name, known)}")

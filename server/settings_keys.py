@@ -20,7 +20,7 @@ from giffusion.server.options import add_output_options, add_plan_options
 
 SCHEMA = 1
 """The version of the keys; a file says which one it has."""
-OF_THE_CALL = {"help", "json", "config", "save_config"}
+OF_THE_CALL = {"help", "json", "config", "save_config", "force"}
 """Options that say how a command is called, and not what it renders."""
 _PLACES = {
     "file": ("prompts", "file"),

@@ -60,8 +60,9 @@ def take_settings(options: argparse.Namespace) -> None:
 
     Raises:
         InputError: the file cannot be read.
-        SettingsError: a key or a value in it is wrong.
-        OutputError: the other one cannot be written.
+        SettingsError: a key or a value in it is wrong, or the other one would replace a file that
+            is read.
+        OutputError: the other one cannot be written, or the output would replace such a file.
     """
     found = _found(options)
     for key in settings_keys():
@@ -69,10 +70,15 @@ def take_settings(options: argparse.Namespace) -> None:
             setattr(options, key.dest, found.get(key.dest, key.default))
     if found:
         _check(options, found)
-    if getattr(options, "save_config", None) is not None:
-        from giffusion.server.settings_text import check_save
+    # Of the two commands, the one that writes.
+    if hasattr(options, "save_config"):
+        from giffusion.server.own_files import check_own_files
 
-        check_save(options)
+        check_own_files(options)
+        if options.save_config is not None:
+            from giffusion.server.settings_text import check_save
+
+            check_save(options)
 
 
 def _found(options: argparse.Namespace) -> dict[str, Any]:

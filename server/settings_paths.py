@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 
 from giffusion.models import installed_models
+from giffusion.server.comet_target import OFFLINE
 from giffusion.server.settings_keys import Key
 
-_OFFLINE = "offline:"
 _STANDARD_INPUT = "-"
 
 
@@ -60,8 +60,8 @@ def _split(key: Key, text: str) -> tuple[str, str | None]:
     """Returns what stands before a path, and the path, or None where the value has none."""
     match key.dest:
         case "comet":
-            path = text.removeprefix(_OFFLINE)
-            return (_OFFLINE, path) if path not in ("", text) else ("", None)
+            path = text.removeprefix(OFFLINE)
+            return (OFFLINE, path) if path not in ("", text) else ("", None)
         case "model":
             return "", text if os.sep in text else None
         case "file" if text == _STANDARD_INPUT:

@@ -7,7 +7,6 @@ back; a file is there whole or not at all.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -66,12 +65,8 @@ def check_save(options: argparse.Namespace) -> None:
 
     Raises:
         OutputError: the file exists and is not to be replaced, or cannot be there.
-        SettingsError: it is the output.
     """
-    path: Path = options.save_config
-    if options.output is not None and os.path.realpath(path) == os.path.realpath(options.output):
-        raise SettingsError(f"{path} is the output as well: give --save-config another name")
-    check_place(path, force=options.force)
+    check_place(options.save_config, force=options.force)
 
 
 def save_settings(options: argparse.Namespace) -> None:

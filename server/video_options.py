@@ -16,10 +16,13 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
         "--fps", type=typed(parse_fps), help="frames a second of the render (default: the film's)"
     )
     parser.add_argument(
-        "--start", type=typed(parse_seconds), metavar="S", help="where it begins, in seconds"
+        "--start",
+        type=typed(parse_seconds),
+        metavar="TIME",
+        help="where it begins, as 12.5 or 1:02.5",
     )
     parser.add_argument(
-        "--end", type=typed(parse_seconds), metavar="S", help="where it ends, in seconds"
+        "--end", type=typed(parse_seconds), metavar="TIME", help="where it ends, as 12.5 or 1:02.5"
     )
     parser.add_argument(
         "--stride", type=int, default=1, metavar="N", help="take every N-th frame of it"

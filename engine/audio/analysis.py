@@ -10,12 +10,12 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from giffusion.engine.audio.compiling import OnNote
 from giffusion.engine.audio.curve import EnergyCurve
 from giffusion.engine.audio.energy import EnergyMeter
 from giffusion.engine.audio.onsets import HOP, THRESHOLD_DB, OnsetMeter, time_of
@@ -24,15 +24,15 @@ from giffusion.engine.audio.separation import separated
 from giffusion.engine.audio.spectra import RATE, Sound
 from giffusion.engine.audio.with_librosa import Strength, beat_steps, onset_steps, tempo
 from giffusion.engine.errors import InputError, SettingsError
+from giffusion.engine.media.parts import seconds
 from giffusion.engine.media.sound import sound_blocks
+from giffusion.engine.notes import OnNote
 from giffusion.engine.settings import MAX_FRAMES
 
-# Behind the last frame sound still reaches its windows, and those that components are told by.
-_BEHIND_S = 1
 _PEAK_SAMPLES = 512
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: an hour's tempo takes 10 s, and is kept
 class Analysis:
     """What was heard.
 
@@ -50,7 +50,7 @@ class Analysis:
 
     def onsets(self) -> list[Fraction]:
         """Returns when something begins, in seconds after the start, ascending."""
-        return self._times(self._onset_steps())
+        return self._times(self._onset_steps)
 
     def beats(self, on_note: OnNote | None = None) -> list[Fraction]:
         """Returns when the beats are, in seconds after the start, ascending.
@@ -58,14 +58,20 @@ class Analysis:
         Args:
             on_note: told before what finds them is compiled.
         """
-        if not self._onset_steps():
+        bpm = self.tempo()
+        if bpm is None:
             return []
-        return self._times(beat_steps(self.strength, RATE, HOP, on_note))
+        return self._times(beat_steps(self.strength, RATE, HOP, bpm, on_note))
 
     def tempo(self) -> float | None:
         """Returns the beats a minute, or None where nothing begins."""
-        return tempo(self.strength, RATE, HOP) if self._onset_steps() else None
+        return self._bpm
 
+    @cached_property
+    def _bpm(self) -> float | None:
+        return tempo(self.strength, RATE, HOP) if self._onset_steps else None
+
+    @cached_property
     def _onset_steps(self) -> list[int]:
         return onset_steps(self.strength, RATE, HOP, THRESHOLD_DB)
 
@@ -76,29 +82,27 @@ class Analysis:
 def energy_curve(
     path: Path,
     fps: Fraction,
-    num_frames: int | None,
     options: AudioOptions,
     on_note: OnNote | None = None,
 ) -> EnergyCurve:
-    """Measures how loud a sound is on every frame.
+    """Measures how loud a sound is on every frame that begins within it.
 
     Args:
         path: a sound file, or a film.
         fps: frames a second; frame i is at options.start_s + i / fps of the sound.
-        num_frames: number of frames, or None for those that begin within the sound.
         options: what is heard.
         on_note: told if there is only silence.
 
     Returns:
-        One value a frame; frames behind the end of the sound have 0.
+        One value a frame.
 
     Raises:
         InputError: the file cannot be read, or has no sound from the start on.
         SettingsError: the sound has more frames than a render.
         RuntimeUnavailableError: librosa is not installed.
     """
-    meter = EnergyMeter(fps, num_frames, options)
-    for block in separated(_mono(path, options, _end(fps, num_frames, options)), options):
+    meter = EnergyMeter(fps, options)
+    for block in separated(_mono(path, options), options):
         meter.write(block)
     meter.end()
     _check_count(path, fps, meter.num_frames)
@@ -124,8 +128,8 @@ def analyse(
         SettingsError: the sound has more frames than a render.
         RuntimeUnavailableError: librosa is not installed.
     """
-    energy, onsets, peaks = EnergyMeter(fps, None, options), OnsetMeter(options, on_note), _Peaks()
-    for block in separated(peaks.passed(_mono(path, options, options.end_s)), options):
+    energy, onsets, peaks = EnergyMeter(fps, options), OnsetMeter(options, on_note), _Peaks()
+    for block in separated(peaks.passed(_mono(path, options)), options):
         energy.write(block)
         onsets.write(block)
     energy.end()
@@ -162,24 +166,17 @@ class _Peaks:
             self._ends.extend(np.stack([rows.min(axis=1), rows.max(axis=1)], axis=1).ravel())
 
 
-def _mono(path: Path, options: AudioOptions, end_s: Fraction | None) -> Iterator[Sound]:
-    blocks = sound_blocks(path, start_s=options.start_s, end_s=end_s, rate=RATE, num_channels=1)
+def _mono(path: Path, options: AudioOptions) -> Iterator[Sound]:
+    start_s, end_s = options.start_s, options.end_s
+    blocks = sound_blocks(path, start_s=start_s, end_s=end_s, rate=RATE, num_channels=1)
     num_samples = 0
     for block in blocks:
         num_samples += block.shape[1]
         yield block[0]
     if num_samples == 0:
         raise InputError(
-            f"{path} has no sound from {float(options.start_s):g} s on: expected a start within it"
+            f"{path} has no sound from {seconds(start_s)} on: expected a start within it"
         )
-
-
-def _end(fps: Fraction, num_frames: int | None, options: AudioOptions) -> Fraction | None:
-    """Returns up to where a number of frames has to be listened to."""
-    if num_frames is None:
-        return options.end_s
-    enough_s = options.start_s + num_frames / fps + _BEHIND_S
-    return enough_s if options.end_s is None else min(enough_s, options.end_s)
 
 
 def _check_count(path: Path, fps: Fraction, num_frames: int) -> None:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from giffusion.engine.errors import RuntimeUnavailableError, one_line
+from giffusion.engine.notes import OnNote
 from giffusion.engine.places import cache_folder
 
 if TYPE_CHECKING:
     from numba.core.event import Event, Listener
-
-OnNote = Callable[[str], None]
 
 FOLDER = "NUMBA_CACHE_DIR"
 NOTE = "librosa compiles its code, once: this takes about 20 s"

@@ -35,12 +35,10 @@ class EnergyMeter:
 
     Args:
         fps: frames a second.
-        num_frames: number of frames, or None for those that begin within the sound.
         options: what is heard.
     """
 
-    def __init__(self, fps: Fraction, num_frames: int | None, options: AudioOptions) -> None:
-        self._num_frames = num_frames
+    def __init__(self, fps: Fraction, options: AudioOptions) -> None:
         self._smooth = options.smooth
         self._reduce = _REDUCTIONS[options.reduction]
         self._bands = MelBands.within(options.band, WINDOW)
@@ -64,22 +62,18 @@ class EnergyMeter:
 
     @property
     def num_frames(self) -> int:
-        """Number of frames of the curve; once the sound has ended."""
-        return self._num_within if self._num_frames is None else self._num_frames
+        """Number of frames that begin within the sound; once it has ended."""
+        return num_frames_of(Fraction(self._windows.num_samples, RATE), self._instants.fps)
 
     def curve(self) -> EnergyCurve:
         """Returns the loudness of every frame; once the sound has ended."""
         values = np.zeros(self.num_frames)
         # Windows around frames right behind the end still reach the sound.
-        heard = np.array(self._values)[: min(self.num_frames, self._num_within)]
+        heard = np.array(self._values)[: self.num_frames]
         loudest = heard.max(initial=0.0)
         if loudest > NOTHING:
             values[: len(heard)] = heard / loudest
         return EnergyCurve(tuple(values.tolist()), self._smooth)
-
-    @property
-    def _num_within(self) -> int:
-        return num_frames_of(Fraction(self._windows.num_samples, RATE), self._instants.fps)
 
     def _measure(self) -> None:
         instants = self._instants

@@ -12,11 +12,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from giffusion.engine.audio.compiling import OnNote
 from giffusion.engine.audio.options import AudioOptions
 from giffusion.engine.audio.spectra import RATE, MelBands, Sound, power_spectra
 from giffusion.engine.audio.windows import Windows
 from giffusion.engine.audio.with_librosa import Strength, onset_strength
+from giffusion.engine.notes import OnNote
 
 WINDOW = 1024
 HOP = 256

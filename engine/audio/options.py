@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 
 from giffusion.engine.errors import SettingsError
+from giffusion.engine.media.parts import check_order
 from giffusion.engine.values import MAX_SECONDS, in_range, one_of
 
 COMPONENTS = ("both", "harmonic", "percussive")
@@ -55,7 +56,7 @@ class AudioOptions:
         in_range("start", self.start_s, 0, MAX_SECONDS)
         if self.end_s is not None:
             in_range("end", self.end_s, 0, MAX_SECONDS)
-            _check_order(self.start_s, self.end_s)
+            check_order("sound", self.start_s, self.end_s)
 
     @classmethod
     def default(cls, name: str) -> object:
@@ -68,12 +69,4 @@ def _check_band(low: float, high: float) -> None:
         raise SettingsError(
             f"band {low:g}-{high:g} cannot be heard: expected LOW-HIGH in Hz, LOW below HIGH, from "
             f"0 to {MAX_HZ}"
-        )
-
-
-def _check_order(start_s: Fraction, end_s: Fraction) -> None:
-    if end_s <= start_s:
-        raise SettingsError(
-            f"the sound would begin at {float(start_s):g} s and end at {float(end_s):g} s: expected"
-            " the end above the start"
         )

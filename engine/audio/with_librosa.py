@@ -13,8 +13,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from giffusion.engine.audio.compiling import OnNote, compiling
+from giffusion.engine.audio.compiling import compiling
 from giffusion.engine.audio.extra import needs_audio
+from giffusion.engine.notes import OnNote
 
 Strength = NDArray[np.float64]  # (steps,)
 
@@ -145,13 +146,16 @@ def _mean_likeness(strength: Strength, stretch: int) -> NDArray[np.float64]:
     return total / len(strength)
 
 
-def beat_steps(strength: Strength, rate: int, hop: int, on_note: OnNote | None = None) -> list[int]:
+def beat_steps(
+    strength: Strength, rate: int, hop: int, bpm: float, on_note: OnNote | None = None
+) -> list[int]:
     """Finds the steps of beats, ascending: D. Ellis, "Beat Tracking by Dynamic Programming", 2007.
 
     Args:
         strength: of onsets, (steps,), some of it above 0.
         rate: samples a second.
         hop: samples a step.
+        bpm: what `tempo` says.
         on_note: told before librosa is compiled.
     """
     with _librosa(on_note):
@@ -159,6 +163,5 @@ def beat_steps(strength: Strength, rate: int, hop: int, on_note: OnNote | None =
     # librosa's tracker does not hear the first step, and reads beyond the sound if no other has
     # any strength.
     heard = np.insert(strength, 0, 0.0)
-    bpm = tempo(strength, rate, hop)
     _, steps = beat_track(onset_envelope=heard, sr=rate, hop_length=hop, bpm=bpm, units="frames")
     return [int(step) - 1 for step in steps if step > 0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ Start = NDArray[np.float32]
 """Latents that a frame starts from, (4, h, w)."""
 Follow = Callable[[FramePlan, NDArray[np.uint8]], Start]
 """The plan of a frame and the picture before it, (H, W, 3) RGB, to what it starts from."""
+Settle = Callable[[object], None]
 
 
 class Chain:
@@ -106,12 +108,17 @@ class Links:
         """Waits for all of them, at most for some time."""
         wait([link for _, link in self._pending], timeout_s)
 
-    def arrived(self) -> list[tuple[FrameTask, Future[None]]]:
-        """Returns those that are done, or failed, once."""
+    def arrived(self) -> list[tuple[FrameTask, Settle]]:
+        """Returns those that are done, or failed, once, with what raises why they failed."""
         done = [pair for pair in self._pending if pair[1].done()]
         self._pending = [pair for pair in self._pending if pair not in done]
-        return done
+        return [(task, partial(_settle, link)) for task, link in done]
 
     def drop(self, job: str) -> None:
         """Forgets a job's."""
         self._pending = [pair for pair in self._pending if pair[0].job != job]
+
+
+def _settle(link: Future[None], job: object) -> None:
+    """Raises what went wrong on the way from a job's picture to its next frame."""
+    link.result()

@@ -13,6 +13,9 @@ from giffusion.engine.frames import Frame, PixelFormat
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timelines.timeline import Timeline
 
+PAUSING_BACKLOG = 8
+"""Frames that a sink may hold before its job gets no new slots."""
+
 
 class FrameSink(Protocol):
     """Takes a job's frames, in order; `giffusion.engine.encode` has writers of files."""
@@ -76,19 +79,31 @@ class Job:
         self._waiting = waiting
         self._close_sources = close_sources
 
-    def emit(self, index: int, frame: Frame) -> int:
-        """Hands on every frame whose turn has come with this one; returns how many."""
+    def finish(self, index: int, frame: Frame) -> int:
+        """Takes a rendered frame, and hands on those whose turn has come; returns how many."""
         self.num_finished += 1
-        before = self.num_emitted
-        turn: Frame | None = frame
-        if index != self.frames.start + before:
+        if index != self.frames.start + self.num_emitted:
             self._waiting.put(index, frame)
             return 0
-        while turn is not None:
-            self.sink.write(self.num_emitted, turn)
-            self.num_emitted += 1
-            turn = self._waiting.pop(self.frames.start + self.num_emitted)
+        self._hand_on(frame)
+        return 1 + self.hand_on()
+
+    def hand_on(self) -> int:
+        """Hands on frames whose turn has come; returns how many.
+
+        One, or as many as the sink takes without lagging: whoever calls has other jobs to see to.
+        """
+        before = self.num_emitted
+        for _ in range(max(1, PAUSING_BACKLOG - self.sink.backlog)):
+            frame = self._waiting.pop(self.frames.start + self.num_emitted)
+            if frame is None:
+                break
+            self._hand_on(frame)
         return self.num_emitted - before
+
+    def _hand_on(self, frame: Frame) -> None:
+        self.sink.write(self.num_emitted, frame)
+        self.num_emitted += 1
 
     def is_followed(self, task: FrameTask) -> bool:
         """Returns whether a frame's picture is what the next one of its chain starts from."""

@@ -8,7 +8,7 @@ follow from each other are a chain: one of them at a time is in the batch, besid
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from giffusion.engine.batching.queues import FrameTask, Place, Queue
@@ -74,13 +74,13 @@ class Scheduler:
         num_rows: conditions that a batch holds.
         num_lanes: batches that run side by side; a frame stays in one.
         max_in_flight: frames of one job that were admitted and not yet emitted, which bounds what
-            is kept to put frames in order again.
+            is kept to put frames in order again; no limit for chains.
     """
 
     def __init__(
         self, num_slots: int, num_rows: int, *, max_in_flight: int, num_lanes: int = 1
     ) -> None:
-        self._num_rows = num_rows
+        self._num_rows = self._most_rows = num_rows
         self._max_in_flight = max_in_flight
         self._free = [
             _Lane(list(range(num_slots)), list(range(num_rows))) for _ in range(num_lanes)
@@ -111,16 +111,8 @@ class Scheduler:
         """Whether rows are free that no frame is ready for."""
         return any(lane.rows for lane in self._free) and not self.waiting
 
-    def submit(self, job: str, tasks: Iterator[FrameTask]) -> None:
+    def submit(self, job: str, *tasks: Iterator[FrameTask], chained: bool = False) -> None:
         """Queues a job's frames, which are taken in the order given, as slots become free.
-
-        Raises:
-            ValueError: the job is queued already, or a frame has more rows than the batch.
-        """
-        self._submit(job, [tasks], chained=False)
-
-    def submit_chains(self, job: str, chains: Iterable[Iterator[FrameTask]]) -> None:
-        """Queues a job whose frames follow from each other along chains.
 
         The next frame of a chain can be taken once `follow` was called for the one before. Frames
         of later chains are finished long before their turn comes to be emitted, so that there is
@@ -128,12 +120,19 @@ class Scheduler:
 
         Args:
             job: key of the job.
-            chains: their frames, in order, `FrameTask.chain` counted from 0.
+            tasks: its frames; of chains those of each, `FrameTask.chain` counted from 0.
+            chained: whether they follow from each other.
 
         Raises:
             ValueError: the job is queued already, or a frame has more rows than the batch.
         """
-        self._submit(job, chains, chained=True)
+        if job in self._queues:
+            raise ValueError(f"job {job!r} is queued already")
+        checked = [map(self._checked, source) for source in tasks]
+        queue = Queue(checked, self._num_submitted, chained=chained, served=self._level)
+        self._num_submitted += 1
+        if not queue.is_empty:
+            self._queues[job] = queue
 
     def follow(self, job: str, chain: int) -> None:
         """Notes that a chain's last frame has become what its next one starts from."""
@@ -198,26 +197,17 @@ class Scheduler:
             moves += [self._move(slot, free) for slot in slots if _beyond(slot, num_rows)]
         return moves
 
-    def emitted(self, job: str) -> None:
-        """Notes that one more of a job's finished frames has been handed on."""
+    def emitted(self, job: str, num: int = 1) -> None:
+        """Notes that some more of a job's finished frames have been handed on."""
         queue = self._queues.get(job)
         if queue is not None:
-            queue.in_flight -= 1
+            queue.in_flight -= num
             if queue.is_empty and queue.in_flight == 0:
                 del self._queues[job]
 
-    def _submit(self, job: str, sources: Iterable[Iterator[FrameTask]], *, chained: bool) -> None:
-        if job in self._queues:
-            raise ValueError(f"job {job!r} is queued already")
-        checked = [map(self._checked, tasks) for tasks in sources]
-        queue = Queue(checked, self._num_submitted, chained=chained, served=self._level)
-        self._num_submitted += 1
-        if not queue.is_empty:
-            self._queues[job] = queue
-
     def _checked(self, task: FrameTask) -> FrameTask:
-        if task.num_rows > self._num_rows:
-            raise ValueError(f"{task} takes more rows than the batch's {self._num_rows}")
+        if task.num_rows > self._most_rows:
+            raise ValueError(f"{task} takes more rows than the batch's {self._most_rows}")
         return task
 
     def _choose(self, paused: Collection[str]) -> Queue | None:

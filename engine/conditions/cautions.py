@@ -5,8 +5,22 @@
 
 from __future__ import annotations
 
+import re
+
 from giffusion.engine.model import Model
 from giffusion.engine.timelines.timeline import Timeline
+
+_TIME = re.compile(r"[0-9]+\.[0-9]+s")
+
+
+def cautions(model: Model, timeline: Timeline) -> list[str]:
+    """Returns all that is to be said of a job, a line each."""
+    return [
+        *cut_prompts(model, timeline),
+        *lost_negatives(model, timeline),
+        *unreached_keys(timeline),
+        *prompts_of_times(timeline),
+    ]
 
 
 def cut_prompts(model: Model, timeline: Timeline) -> list[str]:
@@ -19,6 +33,25 @@ def cut_prompts(model: Model, timeline: Timeline) -> list[str]:
         for prompt, cut in cuts
         if cut is not None
     ]
+
+
+def unreached_keys(timeline: Timeline) -> list[str]:
+    """Says of a job that ends before some of its key frames, in one line or none."""
+    late = [key.frame for key in timeline.key_frames if key.frame >= len(timeline)]
+    if not late:
+        return []
+    return [
+        f"key frame {late[0]} is never reached: the last frame is {len(timeline) - 1}; expected "
+        f"--frames {late[-1] + 1}, or key frames that are nearer"
+    ]
+
+
+def prompts_of_times(timeline: Timeline) -> list[str]:
+    """Says of key frames that have nothing but times for prompts, as `giffusion audio` prints."""
+    texts = [part.text for key in timeline.key_frames for part in key.parts]
+    if not all(map(_TIME.fullmatch, texts)):
+        return []
+    return [f"all prompts are times, such as '{texts[0]}': put prompts in their place"]
 
 
 def lost_negatives(model: Model, timeline: Timeline) -> list[str]:

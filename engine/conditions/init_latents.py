@@ -74,13 +74,13 @@ def film_latents(
 
     settings, cut = timeline.settings, film_cut(timeline.settings)
     assert cut is not None
-    reader = FilmReader(cut, size, settings.fps, film)
+    reader = FilmReader(cut, size, settings.fps, film, _starting(timeline, frames))
     try:
         check_film_length(timeline, frames, reader.num_frames)
     except BaseException:
         reader.close()
         raise
-    return FilmLatents(reader, encoder, _starting(timeline, frames)).latents, reader.close
+    return FilmLatents(reader, encoder).latents, reader.close
 
 
 def check_film_length(timeline: Timeline, frames: range, num_frames: int) -> None:

@@ -7,9 +7,7 @@ size, or refused in a line.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from giffusion.engine.errors import InputError, one_line
+from giffusion.engine.errors import InputError, reason_of
 from giffusion.engine.media.colours import on_white
 from giffusion.engine.media.files import check_file
+from giffusion.engine.media.files import file_digest as digest_of
 from giffusion.engine.media.fitting import Resize, fitted
 from giffusion.engine.model import Model, latent_size
 from giffusion.engine.runtimes.base import Graph, Runtime
@@ -77,7 +76,7 @@ def read_picture(path: Path, size: tuple[int, int], resize: Resize = "crop") -> 
     except InputError:
         raise
     except Exception as error:  # what broken files raise differs from kind to kind
-        reason = one_line(getattr(error, "strerror", None) or error)
+        reason = reason_of(error)
         raise InputError(f"{path} cannot be read as a picture: {reason}") from error
     return np.asarray(fitted(on_white(turned), size, resize), np.uint8)
 
@@ -95,12 +94,7 @@ def file_digest(path: Path) -> str:
     Raises:
         InputError: the file cannot be read.
     """
-    check_file(path, _EXPECTED)
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    return digest_of(path, _EXPECTED)
 
 
 def _opened(path: Path) -> Image.Image:
@@ -129,8 +123,6 @@ class PictureEncoder:
         runtime: what runs the graph.
         size: (width, height) of the pictures.
         stage: whose graph it is: `encode`, of which come latents, or `control`.
-        batch: pictures of a run; one for which the runtime has a graph. On a CPU larger ones are
-            no faster, and TensorRT has engines for 1.
     """
 
     def __init__(
@@ -139,25 +131,12 @@ class PictureEncoder:
         runtime: Runtime,
         size: tuple[int, int],
         stage: str = "encode",
-        *,
-        batch: int = 1,
     ) -> None:
         self._model, self._runtime, self._size, self._stage = model, runtime, size, stage
-        self.batch = batch
 
     def encode(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the latents, (4, h, w), of a picture, (H, W, 3) RGB."""
-        return self.encode_many([picture])[0]
-
-    def encode_many(self, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Returns the latents, (4, h, w) each, of any number of pictures, (H, W, 3) RGB.
-
-        A run has the same shape however many pictures are left for it, so that a picture's latents
-        depend neither on the others nor on its place among them.
-        """
-        starts = range(0, len(pictures), self.batch)
-        runs = (self._encode_run(pictures[start : start + self.batch]) for start in starts)
-        return [latents for run in runs for latents in run]
+        return self.run(picture).read("latents", 0)
 
     def run(self, picture: NDArray[np.uint8]) -> Graph:
         """Runs the graph on a picture, (H, W, 3) RGB; what comes of it is its output's entry 0."""
@@ -170,15 +149,9 @@ class PictureEncoder:
         if "_graph" in self.__dict__:
             self._graph.close()
 
-    def _encode_run(self, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        for image, picture in enumerate(pictures):
-            self._graph.write("rgb", picture, image)
-        self._graph.run()
-        return [self._graph.read("latents", image) for image in range(len(pictures))]
-
     @cached_property
     def _graph(self) -> Graph:
         height, width = latent_size(self._size)
         path = self._model.graph_path(self._stage, self._runtime.graph_dtype)
-        axes = {"images": self.batch, "h": height, "w": width}
+        axes = {"images": 1, "h": height, "w": width}
         return self._runtime.load(path, self._model.spec(self._stage), axes)

@@ -6,7 +6,6 @@ a file that is read for a frame has a digest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -15,13 +14,14 @@ from giffusion.engine.batching.mirror import mirrored_frames
 from giffusion.engine.conditions.control import maps_digest
 from giffusion.engine.conditions.init_latents import check_film_length
 from giffusion.engine.conditions.pictures import InitImage, read_image
-from giffusion.engine.digests import sha256
 from giffusion.engine.encode import SoundTrack, carries_sound, check_sound
-from giffusion.engine.errors import InputError
-from giffusion.engine.media.files import check_file
+from giffusion.engine.encode.replacing import would_replace
+from giffusion.engine.errors import OutputError
+from giffusion.engine.media.files import file_digest
 from giffusion.engine.media.index import FilmIndex, film_index
 from giffusion.engine.media.video import count_frames
-from giffusion.engine.media_settings import SOURCES, film_cut, heard_part
+from giffusion.engine.media_settings import DIGESTED, SOURCES, film_cut, heard_part
+from giffusion.engine.notes import OnNote
 from giffusion.engine.timelines.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -43,16 +43,33 @@ class Media:
     sound: SoundTrack | None = None
 
 
-def read_media(
-    timeline: Timeline, size: tuple[int, int], output: Path, on_note: Callable[[str], None]
-) -> Media:
+def check_output_is_no_source(timeline: Timeline, output: Path) -> None:
+    """Checks that no file that frames are made from is lost by what is written.
+
+    Args:
+        timeline: what is rendered.
+        output: the file that is written, or the pattern of a sequence.
+
+    Raises:
+        OutputError: the output would take its place, also where it may replace files.
+    """
+    named = (getattr(timeline.settings, name) for name in DIGESTED)
+    for source in filter(None, named):
+        if would_replace(output, Path(source)):
+            raise OutputError(
+                f"{output} would replace {source}, which frames are made from: give the output "
+                "another name"
+            )
+
+
+def read_media(timeline: Timeline, size: tuple[int, int], output: Path, on_note: OnNote) -> Media:
     """Reads what a render takes of the user's files, as far as it is not streamed.
 
     Args:
         timeline: what is rendered.
         size: (width, height) of its frames.
         output: the file that is written.
-        on_note: told in a line what of a sound will not be heard.
+        on_note: told in a line what of a sound will not be heard, and of a film that is long.
 
     Raises:
         InputError: a file cannot be read, or has not what is asked of it.
@@ -61,7 +78,7 @@ def read_media(
     settings = timeline.settings
     resize = cast("Resize", settings.resize)
     image = None if settings.image is None else read_image(Path(settings.image), size, resize)
-    return Media(image, _film(timeline), _sound(timeline, output, on_note))
+    return Media(image, _film(timeline, on_note), _sound(timeline, output, on_note))
 
 
 def num_shown(timeline: Timeline) -> int:
@@ -78,31 +95,25 @@ def source_digests(timeline: Timeline) -> dict[str, str]:
     """
     named = {name: getattr(timeline.settings, name) for name in SOURCES}
     digests = {
-        name: _digest(Path(path), SOURCES[name]) for name, path in named.items() if path is not None
+        name: file_digest(Path(path), SOURCES[name])
+        for name, path in named.items()
+        if path is not None
     }
     maps = maps_digest(timeline)
     return digests if maps is None else {**digests, "control": maps}
 
 
-def _digest(path: Path, expected: str) -> str:
-    check_file(path, expected)
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _film(timeline: Timeline) -> FilmIndex | None:
+def _film(timeline: Timeline, on_note: OnNote) -> FilmIndex | None:
     cut = film_cut(timeline.settings)
     if cut is None:
         return None
-    index = film_index(cut.path)
+    index = film_index(cut.path, on_note)
     num_frames = count_frames(cut, index, timeline.settings.fps)
     check_film_length(timeline, range(len(timeline)), num_frames)
     return index
 
 
-def _sound(timeline: Timeline, output: Path, on_note: Callable[[str], None]) -> SoundTrack | None:
+def _sound(timeline: Timeline, output: Path, on_note: OnNote) -> SoundTrack | None:
     heard = heard_part(timeline.settings)
     if heard is None:
         return None

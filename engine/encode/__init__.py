@@ -25,7 +25,7 @@ from giffusion.engine.encode.place import write_error
 from giffusion.engine.encode.quality import check_quality
 from giffusion.engine.encode.sound import SoundTrack, check_sound
 from giffusion.engine.encode.writer import Writer
-from giffusion.engine.errors import GiffusionError, InputError, OutputError, one_line
+from giffusion.engine.errors import GiffusionError, InputError, OutputError, reason_of
 
 __all__ = [
     "EncoderChoice",
@@ -158,5 +158,5 @@ def read_metadata(path: Path) -> str | None:
     try:
         return kind.read_metadata(path)
     except Exception as error:
-        reason = one_line(getattr(error, "strerror", None) or error)
+        reason = reason_of(error)
         raise InputError(f"{path} cannot be read as {kind.name}: {reason}") from error

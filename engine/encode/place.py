@@ -21,6 +21,7 @@ from giffusion.engine.errors import (
     OutputError,
     RenderError,
     one_line,
+    reason_of,
 )
 
 TEMP_SUFFIX = ".giffusion-part"
@@ -102,8 +103,7 @@ def find_place(path: Path, place: Path) -> tuple[Path, int | None]:
     except FileNotFoundError:
         raise OutputError(f"{path}: folder {target.parent} does not exist: create it") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{path} cannot be an output: {reason}") from None
+        raise OutputError(f"{path} cannot be an output: {reason_of(error)}") from None
     if not stat.S_ISDIR(folder):
         raise OutputError(f"{path}: {target.parent} is not a folder")
     return target, mode

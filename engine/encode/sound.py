@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from giffusion.engine.errors import InputError
+from giffusion.engine.media.parts import seconds
 from giffusion.engine.media.sound import SoundInfo, sound_blocks, sound_info
 
 
@@ -22,7 +23,8 @@ class SoundTrack:
 
     Args:
         path: a sound file, or a film with sound.
-        start_s: what is heard with the first frame, in seconds of the file's own clock, from 0 on.
+        start_s: what is heard with the first frame, in seconds after a film's first frame, or after
+            the first sample of a file without film; 0 or more.
         end_s: where the part ends at the latest; None for the end of the sound.
     """
 
@@ -97,8 +99,8 @@ def check_sound(track: SoundTrack, duration_s: Fraction | None = None) -> list[s
     heard_s = Fraction(sum(block.shape[1] for block in blocks), info.rate)
     if not heard_s:
         raise InputError(
-            f"{track.path} has no sound from {_seconds(track.start_s)} to "
-            f"{'its end' if end_s is None else _seconds(end_s)}: expected an earlier start"
+            f"{track.path} has no sound from {seconds(track.start_s)} to "
+            f"{'its end' if end_s is None else seconds(end_s)}: expected an earlier start"
         )
     notes = []
     if info.num_channels > num_heard(info):
@@ -106,7 +108,7 @@ def check_sound(track: SoundTrack, duration_s: Fraction | None = None) -> list[s
     # A film's sound may well end within its last frame.
     if duration_s is not None and heard_s < duration_s - 1:
         notes.append(
-            f"{track.path}: the sound ends after {_seconds(heard_s)} of {_seconds(duration_s)}"
+            f"{track.path}: the sound ends after {seconds(heard_s)} of {seconds(duration_s)}"
         )
     return notes
 
@@ -120,7 +122,3 @@ def end_of(track: SoundTrack, duration_s: Fraction | None) -> Fraction | None:
 def num_samples_by(duration_s: Fraction, rate: int) -> int:
     """Returns how many whole samples fit into a time, so that they never last longer."""
     return math.floor(duration_s * rate)
-
-
-def _seconds(time_s: Fraction) -> str:
-    return f"{float(time_s):.3f} s"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from giffusion.engine.errors import InputError, one_line
+from giffusion.engine.errors import InputError, reason_of
 from giffusion.engine.media.index import FilmIndex, Seeking
 from giffusion.engine.media.opening import MAX_FILM_PIXELS, best_stream, opened_media
 
@@ -79,7 +79,7 @@ class FilmDecoder:
             raise
         except Exception as error:  # PyAV raises OSError, ValueError and its own kinds alike
             self._reopen()
-            raise self._damaged(number, _reason(error)) from error
+            raise self._damaged(number, reason_of(error)) from error
         if shown is None or shown[1].is_corrupt or (shown[0] != time and self._failure):
             raise self._damaged(number, self._failure or "it cannot be decoded")
         return shown[1]
@@ -154,7 +154,7 @@ class FilmDecoder:
             try:
                 frames = packet.decode()
             except Exception as error:
-                self._failure = _reason(error)
+                self._failure = reason_of(error)
                 number += 1
                 continue
             for frame in frames:
@@ -169,7 +169,3 @@ class FilmDecoder:
             f"{self._index.path} is damaged at frame {number}: {reason}; repair it, or leave the "
             "frame out"
         )
-
-
-def _reason(error: Exception) -> str:
-    return one_line(getattr(error, "strerror", None) or error)

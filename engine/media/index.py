@@ -8,8 +8,10 @@ frame that the file has; memory is some bytes a frame.
 from __future__ import annotations
 
 import math
+import os
+import time
 from array import array
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from fractions import Fraction
@@ -19,20 +21,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from giffusion.engine.errors import InputError, one_line
+from giffusion.engine.errors import InputError, reason_of
+from giffusion.engine.media.files import check_file
 from giffusion.engine.media.opening import best_stream, opened_media
 from giffusion.engine.media.rates import frame_rate
+from giffusion.engine.notes import OnNote
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-OnProgress = Callable[[float], None]
-"""Told which share of a file has been read, from 0 to 1."""
 MAX_FILM_FRAMES = 1 << 24
 """77 hours at 60 frames a second."""
-_PROGRESS_FRAMES = 1000
+NOTE_AFTER_S = 2
+"""Seconds after which somebody is told what is being waited for."""
+_NUM_KEPT = 2
 _MAX_TOLERANCE_S = Fraction(1, 200)
 
 
@@ -99,13 +103,6 @@ class FilmIndex:
             return self.num_frames / self.fps
         return (self.end - int(self.times[0])) * self.time_base
 
-    @property
-    def start_s(self) -> Fraction:
-        """When the first frame is shown on the file's clock, by which its sound is timed too."""
-        if self.seeking is Seeking.COUNTED:
-            return Fraction(0)
-        return int(self.times[0]) * self.time_base
-
     def number_at(self, time_s: Fraction) -> int:
         """Returns the number of the frame that is shown at a time, from 0.
 
@@ -124,26 +121,51 @@ class FilmIndex:
         return min(max(number, 0), self.num_frames - 1)
 
 
-def film_index(path: Path, on_progress: OnProgress | None = None) -> FilmIndex:
-    """Reads through a film for the times of its frames.
+_State = tuple[Path, int, int, int, int, int]
+_kept: dict[_State, FilmIndex] = {}
+"""The last films' indices, by `_state`."""
+
+
+def film_index(path: Path, on_note: OnNote | None = None) -> FilmIndex:
+    """Reads through a film for the times of its frames, or recalls them.
+
+    A render asks when it is planned and when it begins; the last films' are kept, so that
+    gigabytes are not read twice.
 
     Args:
         path: the film; its bytes are read once, as fast as the disk is.
-        on_progress: told how far it is, now and then.
+        on_note: told once, in a line, where that takes long.
 
     Raises:
         InputError: it cannot be opened as a film, has no frame or more than `MAX_FILM_FRAMES`, or
             does not say when its frames are shown.
     """
+    state = _state(path, check_file(path, "a film"))
+    index = _kept.pop(state, None) or _read(path, on_note)
+    with suppress(OSError):
+        if _state(path, path.stat()) == state:  # else it has changed meanwhile
+            _kept[state] = index
+    for oldest in list(_kept)[:-_NUM_KEPT]:
+        _kept.pop(oldest, None)
+    return index
+
+
+def _state(path: Path, found: os.stat_result) -> _State:
+    """Returns what tells a file from all others, and from what it was before."""
+    times = found.st_mtime_ns, found.st_ctime_ns
+    return path, found.st_dev, found.st_ino, found.st_size, *times
+
+
+def _read(path: Path, on_note: OnNote | None) -> FilmIndex:
     with opened_media(path, "video") as container:
         stream = best_stream(container, "video", path)
         scan = _Scan(path, container, stream)
         try:
-            scan.run(on_progress)
+            scan.run(on_note)
         except InputError:
             raise
         except Exception as error:
-            reason = one_line(getattr(error, "strerror", None) or error)
+            reason = reason_of(error)
             raise InputError(
                 f"{path} is damaged after {scan.num_frames} frames: {reason}; repair it"
             ) from error
@@ -162,16 +184,18 @@ class _Scan:
     def num_frames(self) -> int:
         return len(self._times)
 
-    def run(self, on_progress: OnProgress | None) -> None:
-        num_bytes = self._path.stat().st_size
+    def run(self, on_note: OnNote | None) -> None:
+        began_s = time.monotonic()
         for packet in self._container.demux(self._stream):
             if packet.size == 0 or packet.is_corrupt:  # the end, or where the file was cut off
                 continue
             self._num_packets += 1
             if not packet.is_discard:
                 self._add(packet)
-            if on_progress and self._num_packets % _PROGRESS_FRAMES == 0:
-                on_progress(min((packet.pos or 0) / num_bytes, 1.0))
+            if on_note and time.monotonic() - began_s > NOTE_AFTER_S:
+                size = self._path.stat().st_size / 1e9
+                on_note(f"{self._path}: reading through {size:.1f} GB for its frames")
+                on_note = None
 
     def _add(self, packet: Packet[VideoStream]) -> None:
         if packet.pts is None:

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, overload
 
-from giffusion.engine.errors import InputError, one_line
+from giffusion.engine.errors import InputError, one_line, reason_of
 from giffusion.engine.media.files import check_file
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.stream import Stream
     from av.video.stream import VideoStream
 
 Kind = Literal["video", "audio"]
@@ -100,23 +101,31 @@ def best_stream(container: InputContainer, kind: Kind, path: Path) -> VideoStrea
     Raises:
         InputError: there is none, or none that can be decoded.
     """
-    from av.stream import Disposition
-
-    covers = Disposition.attached_pic | Disposition.timed_thumbnails
-    streams: list[VideoStream | AudioStream] = [
-        s for s in getattr(container.streams, kind) if not s.disposition & covers
-    ]
-    if not streams:
-        found = {"a cover" if s.disposition & covers else s.type for s in container.streams}
+    chosen = chosen_stream(container, kind)
+    if chosen is None:
+        found = {"a cover" if _is_cover(s) else s.type for s in container.streams}
         raise InputError(
             f"{path} has no {kind}, only {', '.join(sorted(found)) or 'nothing'}: expected "
             f"{_EXPECTED[kind]}"
         )
-    best = container.streams.best(kind)
-    chosen = next((s for s in streams if s is best), streams[0])
     if chosen.codec_context is None:
         raise InputError(f"{path} has {kind} in a codec that cannot be decoded here: convert it")
     return chosen
+
+
+def chosen_stream(container: InputContainer, kind: Kind) -> VideoStream | AudioStream | None:
+    """Returns the stream of `best_stream`, decodable or not, or None where there is none."""
+    streams: list[VideoStream | AudioStream] = [
+        s for s in getattr(container.streams, kind) if not _is_cover(s)
+    ]
+    best = container.streams.best(kind)
+    return next((s for s in streams if s is best), streams[0] if streams else None)
+
+
+def _is_cover(stream: Stream) -> bool:
+    from av.stream import Disposition
+
+    return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 
 
 class _Nameless:
@@ -161,5 +170,5 @@ def _not_media(path: Path, kind: Kind, error: Exception) -> str:
         return f"{path} cannot be read as {_EXPECTED[kind]}: it is cut off near its beginning"
     if isinstance(error, EOFError):
         return f"{path} cannot be read as {_EXPECTED[kind]}: it ends before its first frame"
-    reason = one_line(getattr(error, "strerror", None) or error)
+    reason = reason_of(error)
     return f"{path} cannot be read as {_EXPECTED[kind]}: {reason}"

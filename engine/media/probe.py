@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from giffusion.engine.media.decoding import FilmDecoder
 from giffusion.engine.media.fitting import Size
-from giffusion.engine.media.index import FilmIndex, OnProgress, film_index
+from giffusion.engine.media.index import FilmIndex
 from giffusion.engine.media.orientation import orientation_of
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ class FilmInfo:
         variable: the rate varies.
         num_frames: frames that are shown.
         duration_s: seconds from the first frame's beginning to the last one's end.
-        start_s: when its first frame is shown on the file's own clock. Frames are counted from
-            there, and sound that is to stay in step begins there.
         rotation: degrees clockwise by which what is stored is turned: 0, 90, 180 or 270.
         has_sound: it has sound too.
         num_missing: frames that the file says it has besides, and that are cut off.
@@ -43,27 +40,13 @@ class FilmInfo:
     variable: bool
     num_frames: int
     duration_s: Fraction
-    start_s: Fraction
     rotation: int
     has_sound: bool
     num_missing: int
 
 
-def film_info(path: Path, on_progress: OnProgress | None = None) -> FilmInfo:
-    """Says what a film is, by reading through it.
-
-    Args:
-        path: the film; its bytes are read once, its first frame alone is decoded.
-        on_progress: told how far it is, now and then.
-
-    Raises:
-        InputError: it cannot be read as a film.
-    """
-    return describe(film_index(path, on_progress))
-
-
-def describe(index: FilmIndex) -> FilmInfo:
-    """Says what a film is, by what is known of its frames.
+def film_info(index: FilmIndex) -> FilmInfo:
+    """Says what a film is, by the index of its frames; the first one alone is decoded.
 
     Raises:
         InputError: its first frame cannot be decoded.
@@ -80,7 +63,6 @@ def describe(index: FilmIndex) -> FilmInfo:
         variable=index.variable,
         num_frames=index.num_frames,
         duration_s=index.duration_s,
-        start_s=index.start_s,
         rotation=rotation,
         has_sound=index.has_sound,
         num_missing=index.num_missing,

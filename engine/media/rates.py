@@ -18,6 +18,8 @@ _NTSC = Fraction(1000, 1001)
 _WHOLE = (24, 25, 30, 50, 60, 48, 12, 15, 10, 8, 120, 100, 20)
 _USUAL = (*map(Fraction, _WHOLE), 24 * _NTSC, 30 * _NTSC, 60 * _NTSC)
 _ROUNDING_S = Fraction(1, 10_000_000)
+_COARSE_S = Fraction(1, 100)
+"""Ticks of GIF, in which many rates look alike: the whole one is meant."""
 _MAX_DENOMINATOR = 1001
 # Either end of a time's distance from the first may be half a tick off.
 _ROUNDING_TICKS = 1 + 1e-6
@@ -42,10 +44,14 @@ def frame_rate(
     steps = np.diff(times)
     # Before the usual rates: 33 ms may be any of them, and what the file says has come before.
     even = [1 / (int(steps[0]) * time_base)] if (steps == steps[0]).all() else []
-    for rate in (*rates, *even, *_USUAL):
+    mean = (len(times) - 1) / (int(times[-1] - times[0]) * time_base)
+    candidates = (*rates, *even, *_USUAL)
+    if time_base >= _COARSE_S:
+        # What FFmpeg says of a GIF is made of times as coarse as these.
+        candidates = (*even, *_USUAL, *filter(None, [Fraction(round(mean))]), *rates)
+    for rate in candidates:
         if _explains(rate, times, time_base):
             return rate, True
-    mean = (len(times) - 1) / (int(times[-1] - times[0]) * time_base)
     return mean.limit_denominator(_MAX_DENOMINATOR) or mean, False
 
 

@@ -90,11 +90,11 @@ class SoundSource:
 
     def _block(self, frame: AudioFrame, num_channels: int | None) -> Samples:
         if frame.sample_rate != self.rate:
-            raise self._changes(f"{self.rate} to {frame.sample_rate} samples a second")
+            raise self._changes(self.rate, frame.sample_rate, "samples a second")
         names = [channel.name for channel in frame.layout.channels]
         if num_channels is None and len(names) != self.num_channels:
             if max(len(names), self.num_channels) > 2:
-                raise self._changes(f"{self.num_channels} to {len(names)} channels")
+                raise self._changes(self.num_channels, len(names), "channels")
             num_channels = self.num_channels
         # Not a number would spread over all that is computed from it.
         return mixed(np.nan_to_num(samples_of(frame), posinf=1, neginf=-1), names, num_channels)
@@ -131,9 +131,12 @@ class SoundSource:
                 f"{float(self.end_s):.3f} s that it says; copy it again"
             )
 
-    def _changes(self, how: str) -> InputError:
+    def _changes(self, one: int, other: int, what: str) -> InputError:
+        # In no order of time: FFmpeg may say of the first frame what it has seen last.
+        low, high = sorted((one, other))
         return InputError(
-            f"{self._path}: its sound changes from {how} on the way: convert it first"
+            f"{self._path}: its sound changes between {low} and {high} {what} on the way: convert "
+            "it first"
         )
 
 

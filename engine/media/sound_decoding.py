@@ -15,7 +15,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from giffusion.engine.errors import InputError, one_line
+from giffusion.engine.errors import InputError, reason_of
+from giffusion.engine.media.opening import chosen_stream
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -163,7 +164,7 @@ class SoundDecoder:
             yield frames, problem
 
     def _damaged(self, error: Exception, reached_s: Fraction) -> InputError:
-        reason = one_line(getattr(error, "strerror", None) or error)
+        reason = reason_of(error)
         return InputError(
             f"{self._path}: its sound is damaged after {float(reached_s):.3f} s, {reason}: "
             "convert it anew"
@@ -172,14 +173,7 @@ class SoundDecoder:
 
 def _origin(container: InputContainer, sound: AudioStream) -> Fraction:
     """Returns when the file begins, on the clock of its container."""
-    from av.stream import Disposition
-
-    covers = Disposition.attached_pic | Disposition.timed_thumbnails
-    best = container.streams.best("video")
-    films = [s for s in container.streams.video if not s.disposition & covers]
-    # As `best_stream` chooses, so that sound and frames have one zero.
-    film = next((s for s in films if s is best), films[0] if films else None)
-    for stream in (film, sound):
+    for stream in (chosen_stream(container, "video"), sound):
         if stream is not None and stream.start_time is not None and stream.time_base is not None:
             return stream.start_time * stream.time_base
     return Fraction(0)

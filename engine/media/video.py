@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ from giffusion.engine.media.decoding import FilmDecoder
 from giffusion.engine.media.fitting import RESIZES, Resize, Size, fitted
 from giffusion.engine.media.index import FilmIndex, film_index
 from giffusion.engine.media.orientation import orientation_of
+from giffusion.engine.media.parts import check_order, seconds
 from giffusion.engine.values import one_of
 
 if TYPE_CHECKING:
@@ -59,12 +62,8 @@ class FilmCut:
             SettingsError: a value is out of its range.
         """
         if self.start_s < 0:
-            raise SettingsError(f"the film's start is {_seconds(self.start_s)}: expected 0 or more")
-        if self.end_s is not None and self.end_s <= self.start_s:
-            raise SettingsError(
-                f"the film's end is {_seconds(self.end_s)}: expected one after its start, "
-                f"{_seconds(self.start_s)}"
-            )
+            raise SettingsError(f"the film's start is {seconds(self.start_s)}: expected 0 or more")
+        check_order("film", self.start_s, self.end_s)
         if self.stride < 1:
             raise SettingsError(f"the film's stride is {self.stride}: expected 1 or more")
         one_of("resize", self.resize, RESIZES)
@@ -78,6 +77,8 @@ class FilmReader:
         size: (width, height) of the frames that are made.
         fps: frames a second of the render.
         index: of the film, where it is known already; else the film is read through for it.
+        frames: numbers of the frames that will be asked for, ascending; None for each one after
+            the other. Used up a few frames ahead.
 
     Raises:
         SettingsError: the cut's values are out of range.
@@ -85,7 +86,12 @@ class FilmReader:
     """
 
     def __init__(
-        self, cut: FilmCut, size: Size, fps: Fraction, index: FilmIndex | None = None
+        self,
+        cut: FilmCut,
+        size: Size,
+        fps: Fraction,
+        index: FilmIndex | None = None,
+        frames: Iterable[int] | None = None,
     ) -> None:
         cut.check()
         self._cut, self._size = cut, size
@@ -95,13 +101,14 @@ class FilmReader:
         self._source = _Source(self._index, size, cut.resize)
         self._thread = ThreadPoolExecutor(1, "giffusion-film")
         self._ahead: OrderedDict[int, Future[Pixels]] = OrderedDict()
-        self._last = -1
+        self._promised = None if frames is None else iter(frames)
+        self._following: list[int] = []
 
     def read(self, frame: int) -> Pixels:
         """Returns a frame of the render.
 
         Args:
-            frame: from 0; best in ascending order, as the film is then decoded once.
+            frame: from 0; best as promised, since the film is then decoded once and ahead.
 
         Returns:
             (H, W, 3) RGB, not to be written to; frames that show the same are one array.
@@ -124,15 +131,22 @@ class FilmReader:
         self._source.close()
 
     def _plan(self, frame: int) -> None:
-        """Asks for a frame and for those that are likely to follow, and forgets all others."""
-        step = max(frame - self._last, 1)
-        self._last = frame
-        wanted = range(frame, min(frame + step * (READ_AHEAD + 1), self.num_frames), step)
+        """Asks for a frame and for those that will follow, and forgets all others."""
+        wanted = [frame, *self._after(frame)]
         for number in [number for number in self._ahead if number not in wanted]:
             self._ahead.pop(number).cancel()
         for number in wanted:
             if number not in self._ahead:
                 self._ahead[number] = self._thread.submit(self._source.frame, self._number(number))
+
+    def _after(self, frame: int) -> list[int]:
+        """Returns the next few frames that are expected after one."""
+        if self._promised is None:
+            return list(range(self.num_frames)[frame + 1 : frame + 1 + READ_AHEAD])
+        self._following = [number for number in self._following if number > frame]
+        later = (number for number in self._promised if frame < number < self.num_frames)
+        self._following += islice(later, READ_AHEAD - len(self._following))
+        return self._following
 
     def _number(self, frame: int) -> int:
         """Returns the number, within the film, of the frame that is shown in a render's frame."""
@@ -156,12 +170,12 @@ def count_frames(cut: FilmCut, index: FilmIndex, fps: Fraction) -> int:
         raise InputError(
             f"{cut.path} is cut off: {index.num_frames} of its "
             f"{index.num_frames + index.num_missing} frames can be read; end before "
-            f"{_seconds(length_s)}, or repair it"
+            f"{seconds(length_s)}, or repair it"
         )
     if cut.start_s >= length_s:
         raise InputError(
-            f"{cut.path} ends at {_seconds(length_s)}: expected a start before, got "
-            f"{_seconds(cut.start_s)}"
+            f"{cut.path} ends at {seconds(length_s)}: expected a start before, got "
+            f"{seconds(cut.start_s)}"
         )
     return math.ceil((min(end_s, length_s) - cut.start_s) * fps / cut.stride)
 
@@ -193,7 +207,3 @@ class _Source:
         pixels = orientation.turn(np.asarray(picture))
         pixels.flags.writeable = False
         return pixels
-
-
-def _seconds(time_s: Fraction) -> str:
-    return f"{float(time_s):.6g} s"

@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 
 from giffusion.engine.schedules.limits import Limits
 
-ALPHA_LIMITS = Limits(0, 1)
-NOISE_LIMITS = Limits(0, 1)
-
 
 def scale_limits(num_elements: int) -> Limits:
     """Returns the scales for latents of so many elements, 4·h·w.
@@ -37,9 +34,6 @@ class Coherence:
         scale: strength of the pull, 0 … N/2, which is checked where N is known; 0 has none.
         alpha: how fast the reference follows: at 0 it stays, at 1 it is what came before.
         noise: deviation of the noise that is added, in units of latents, 0 … 1.
-
-    Raises:
-        SettingsError: `alpha` or `noise` is out of its range.
     """
 
     scale: float
@@ -47,8 +41,9 @@ class Coherence:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        ALPHA_LIMITS.check(self.alpha, "coherence_alpha")
-        NOISE_LIMITS.check(self.noise, "coherence_noise")
+        # `RenderSettings` refuses others.
+        assert 0 <= self.alpha <= 1, self.alpha
+        assert 0 <= self.noise <= 1, self.noise
 
     def apply(
         self,
@@ -75,25 +70,6 @@ class Coherence:
         if noise is not None:
             pulled += np.float32(self.noise) * noise
         return pulled, reference + follow * (pulled - reference)
-
-    def matrix(self, num_elements: int) -> NDArray[np.float64]:
-        """Returns the same step as a matrix.
-
-        A sampler's table can be multiplied by it: the reference is then one more row of the state.
-
-        Args:
-            num_elements: of the latents, 4·h·w.
-
-        Returns:
-            (2, 3): `[latents, reference] = matrix @ [latents, reference, noise]`.
-
-        Raises:
-            SettingsError: `scale` is out of the range for this size.
-        """
-        pull = self.pull(num_elements)
-        latents = np.array([1 - pull, pull, self.noise])
-        reference = np.array([0.0, 1.0, 0.0])
-        return np.stack([latents, self.alpha * latents + (1 - self.alpha) * reference])
 
     def pull(self, num_elements: int) -> float:
         """Returns the share of the distance to the reference that one step takes, 0 … 1.

@@ -1,6 +1,7 @@
 """A picture's colours brought back to those of a reference, so that a chain of frames keeps them.
 
-The chain of frames calls it on what was warped, with frame 0 as the reference. The invariants: a
+The chain of frames calls it on what was warped, with the chain's first picture as the
+reference. The invariants: a
 picture with the reference's colours stays as it is, and colours that differ little still do, so
 that no bands appear and nothing flickers. A match of histograms, as others do it, keeps neither.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import pairwise, zip_longest
 
 from giffusion.engine.errors import SettingsError
@@ -142,6 +143,19 @@ def derive_seed(seed: int, frame: int) -> int:
         The high 53 bits, which every JSON reader keeps exactly.
     """
     return _finalise(_finalise(seed) + (frame + 1) * _GAMMA) >> 11
+
+
+def early_seed(settings: RenderSettings) -> int | None:
+    """Returns the job's seed, or None where it hangs on a number of frames that is not given."""
+    if isinstance(settings.seed, int):
+        return settings.seed
+    values: dict[str, float | Fraction] = {"fps": settings.fps}
+    if settings.num_frames is not None:
+        values["max_f"] = settings.num_frames - 1
+    try:
+        return math.floor(settings.schedule("seed").bind(values).at(0))
+    except SettingsError:  # what else is wrong with it is said when the frames are known
+        return None
 
 
 def _finalise(state: int) -> int:

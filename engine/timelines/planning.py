@@ -6,16 +6,15 @@ the loudness of the sound that its settings name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from giffusion.engine.audio.curve import EnergyCurve
 from giffusion.engine.media_settings import audio_options, film_cut
+from giffusion.engine.notes import OnNote
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timelines.timeline import Timeline
-
-OnNote = Callable[[str], None]
 
 
 def plan_timeline(
@@ -46,7 +45,7 @@ def settings_after_film(values: Mapping[str, Any], on_note: OnNote | None = None
 
     Args:
         values: fields of `RenderSettings`.
-        on_note: told in a line what was taken over.
+        on_note: told in a line what was taken over, and before it if that takes long.
 
     Raises:
         SettingsError: as `RenderSettings`.
@@ -60,7 +59,7 @@ def settings_after_film(values: Mapping[str, Any], on_note: OnNote | None = None
     from giffusion.engine.media.index import film_index
     from giffusion.engine.media.video import count_frames
 
-    index = film_index(cut.path)
+    index = film_index(cut.path, on_note)
     fps = settings.fps if "fps" in values else index.fps
     found = {"fps": fps, "num_frames": count_frames(cut, index, fps), **values}
     if on_note is not None:
@@ -74,4 +73,4 @@ def _energy(settings: RenderSettings, on_note: OnNote | None) -> EnergyCurve | N
     from giffusion.engine.audio.analysis import energy_curve
 
     path, options = Path(settings.audio), audio_options(settings)
-    return energy_curve(path, settings.fps, None, options, on_note)
+    return energy_curve(path, settings.fps, options, on_note)

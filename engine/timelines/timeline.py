@@ -15,7 +15,6 @@ from itertools import chain, pairwise
 from operator import attrgetter
 
 from giffusion.engine.audio.curve import EnergyCurve
-from giffusion.engine.errors import SettingsError
 from giffusion.engine.prompts import KeyFrame, parse_prompts
 from giffusion.engine.schedules.curves import Curve, Series
 from giffusion.engine.schedules.easing import parse_interpolation
@@ -24,6 +23,7 @@ from giffusion.engine.timelines.keys import (
     Key,
     check_sums,
     condition_rows,
+    early_seed,
     part_blends,
     resolve_keys,
 )
@@ -115,7 +115,7 @@ class Timeline:
             source,
             fps=settings.fps,
             num_frames=settings.num_frames,
-            seed=_early_seed(settings),
+            seed=early_seed(settings),
             head=settings.head,
             tail=settings.tail,
         )
@@ -196,8 +196,9 @@ class Timeline:
         """Yields (frame, steps, strength) for every frame on which they may have changed."""
         steps, strength = self._curves["steps"], self._curves["strength"]
         constant = steps.constant is not None and strength.constant is not None
-        # Of frames that follow from each other the first two differ.
-        for frame in range(min(2, self._num_frames) if constant else self._num_frames):
+        # A frame that follows from another may differ from those that do not.
+        following = next((chain.start + 1 for chain in self.chains if len(chain) > 1), 0)
+        for frame in sorted({0, following}) if constant else range(self._num_frames):
             yield frame, int(steps.at(frame)), self._strength(frame)
 
     def prompts(self) -> tuple[str, ...]:
@@ -287,16 +288,3 @@ class Timeline:
             else:
                 check_sums(*self._around(frame))
         return is_guided
-
-
-def _early_seed(settings: RenderSettings) -> int | None:
-    """Returns the job's seed, or None where it hangs on a number of frames that is not given."""
-    if isinstance(settings.seed, int):
-        return settings.seed
-    values: dict[str, float | Fraction] = {"fps": settings.fps}
-    if settings.num_frames is not None:
-        values["max_f"] = settings.num_frames - 1
-    try:
-        return math.floor(settings.schedule("seed").bind(values).at(0))
-    except SettingsError:  # what else is wrong with it is said when the frames are known
-        return None

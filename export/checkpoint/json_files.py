@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from giffusion.engine.errors import ModelError, one_line
+from giffusion.engine.errors import ModelError, reason_of
 
 PIPELINE = "a diffusers StableDiffusionPipeline folder"
 
@@ -32,8 +32,7 @@ def read_json(path: Path, expected: str = PIPELINE) -> dict[str, Any]:
     except RecursionError:
         raise ModelError(f"{path} cannot be read: it is nested too deeply for JSON") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"{path} cannot be read: {one_line(reason)}") from None
+        raise ModelError(f"{path} cannot be read: {reason_of(error)}") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not a JSON object: expected {expected}")
     return content

@@ -25,7 +25,7 @@ from giffusion.engine.errors import (
     GiffusionError,
     OutputError,
     SettingsError,
-    one_line,
+    reason_of,
 )
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -101,7 +101,7 @@ def _sync_all(folder: Path) -> None:
 
 
 def _in_a_line(error: OSError, target: Path) -> GiffusionError:
-    reason = one_line(error.strerror or error)
+    reason = reason_of(error)
     if error.errno in _FULL:
         return DiskFullError(
             f"no space left for {target}: {reason}; free some or choose another -o, nothing was "

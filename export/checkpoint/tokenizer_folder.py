@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from giffusion.engine.conditions.tokenizer import PromptTokenizer
-from giffusion.engine.errors import ModelError, one_line
+from giffusion.engine.errors import ModelError, reason_of
 from giffusion.export.checkpoint.checkpoint import Vocabulary
 from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.checkpoint.vocabularies import clip_vocabulary
@@ -43,9 +43,8 @@ def read_vocabulary(folder: Path) -> tuple[Vocabulary, tuple[Path, ...]]:
     try:
         merges = merges_file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise ModelError(
-            f"{merges_file} cannot be read: {one_line(reason)}; expected {_EXPECTED}"
+            f"{merges_file} cannot be read: {reason_of(error)}; expected {_EXPECTED}"
         ) from None
     try:
         vocabulary = clip_vocabulary(vocab, merges, config)

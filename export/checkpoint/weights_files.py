@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from giffusion.engine.errors import ModelError, one_line
+from giffusion.engine.errors import ModelError, reason_of
 from giffusion.export.checkpoint.json_files import read_json
 from giffusion.export.checkpoint.names import is_leftover
 from giffusion.export.checkpoint.tensors import DTYPES, Tensor, read_header, stored_tensors
@@ -69,7 +69,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         tensors = stored_tensors(file)
         types = _types(file)
     except OSError as error:
-        raise ModelError(f"{file} cannot be read: {one_line(error.strerror or error)}") from None
+        raise ModelError(f"{file} cannot be read: {reason_of(error)}") from None
     for name, kind in types.items():
         if kind not in DTYPES and not is_leftover(name):
             raise ModelError(

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from giffusion.engine.encode.output import OutputFile, check_place
-from giffusion.engine.errors import DiskFullError, ModelError, OutputError, one_line
+from giffusion.engine.errors import DiskFullError, ModelError, OutputError, one_line, reason_of
 from giffusion.export.checkpoint.tensors import stored_tensors
 
 PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
@@ -149,8 +149,7 @@ def _check_source(source: Path) -> None:
             raise ModelError(f"{source} is not a regular file: expected one such as model.ckpt")
         head = _head(source)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"{source} cannot be read: {one_line(reason)}") from None
+        raise ModelError(f"{source} cannot be read: {reason_of(error)}") from None
     if _begins_safetensors(head, facts.st_size):
         raise ModelError(f"{source} is a safetensors file: export it as it is")
     if _holds_pickle(source, head):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -14,6 +13,7 @@ from giffusion.engine.audio.options import AudioOptions
 from giffusion.engine.audio.plot import check_plot, write_plot
 from giffusion.engine.values import one_of
 from giffusion.server.audio_options import DETECTORS
+from giffusion.server.notes import note, warn
 
 _FIELDS = {
     "component": "component",
@@ -38,11 +38,11 @@ def run(options: argparse.Namespace) -> None:
     )
     if options.plot is not None:
         check_plot(options.plot, force=options.force)
-    analysis = analyse(options.file, options.fps, heard, _note)
-    times_s = analysis.onsets() if options.detect == "onsets" else analysis.beats(_note)
+    analysis = analyse(options.file, options.fps, heard, note)
+    times_s = analysis.onsets() if options.detect == "onsets" else analysis.beats(note)
     marks = marked_frames(times_s, options.fps, len(analysis.curve))
     if not any(analysis.curve.values):
-        print(f"giffusion: warning: {options.file}: only silence is heard", file=sys.stderr)
+        warn(f"{options.file}: only silence is heard")
     if options.plot is not None:
         title = _title(options, heard, len(times_s))
         write_plot(options.plot, analysis, marks, options.fps, title, force=options.force)
@@ -50,10 +50,6 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(_facts(analysis, marks, options.fps)))
     else:
         print(format_marks(marks), end="")
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _facts(analysis: Analysis, marks: Sequence[Mark], fps: Fraction) -> dict[str, object]:

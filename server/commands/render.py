@@ -16,6 +16,7 @@ from giffusion.engine.runtimes.base import Runtime
 from giffusion.engine.timelines.timeline import Timeline
 from giffusion.models import DEFAULT_MODEL, find_model
 from giffusion.server.comet import Tracker, open_tracker
+from giffusion.server.comet_facts import shared_values
 from giffusion.server.inputs import read_timeline
 from giffusion.server.reports import JsonReport, Report, TerminalReport
 from giffusion.server.settings_text import save_settings, settings_text
@@ -89,9 +90,10 @@ def _save(options: argparse.Namespace) -> None:
 
 
 def _settings_text(options: argparse.Namespace) -> str | None:
-    """Returns the settings file for Comet's archive, where the render has to do with one."""
-    path = options.save_config or options.config
-    return None if path is None else settings_text(vars(options), path)
+    """Returns the settings for Comet's archive, where the render has to do with a file of them."""
+    if options.save_config is None and options.config is None:
+        return None
+    return settings_text(shared_values(vars(options)), Path("giffusion.toml"))
 
 
 def _tracker(options: argparse.Namespace, report: Report) -> Tracker | None:

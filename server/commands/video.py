@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
 from giffusion.engine.audio.key_frames import format_marks, marked_frames
 from giffusion.engine.media.index import film_index
-from giffusion.engine.media.probe import FilmInfo, describe
+from giffusion.engine.media.probe import FilmInfo, film_info
 from giffusion.engine.media.video import FilmCut, count_frames
+from giffusion.server.notes import note
 
 
 def run(options: argparse.Namespace) -> None:
@@ -20,15 +20,15 @@ def run(options: argparse.Namespace) -> None:
     start_s = Fraction(0) if options.start is None else options.start
     cut = FilmCut(options.file, start_s, options.end, options.stride)
     cut.check()
-    index = film_index(options.file)
-    info = describe(index)
+    index = film_index(options.file, note)
+    info = film_info(index)
     fps = info.fps if options.fps is None else options.fps
     num_frames = count_frames(cut, index, fps)
     if options.json:
         print(json.dumps(_facts(info, fps, num_frames)))
         return
-    print(f"giffusion: {options.file}: {_sentence(info)}", file=sys.stderr)
-    print(f"giffusion: rendered: {num_frames} frames at {fps} a second", file=sys.stderr)
+    note(f"{options.file}: {_sentence(info)}")
+    note(f"rendered: {num_frames} frames at {fps} a second")
     print(format_marks(marked_frames([], fps, num_frames)), end="")
 
 

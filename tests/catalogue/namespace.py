@@ -7,6 +7,7 @@ from pathlib import Path
 
 from giffusion.engine.conditions.control import map_file
 from giffusion.engine.conditions.pictures import read_picture
+from giffusion.engine.conditions.sources import check_output_is_no_source
 from giffusion.engine.encode import SoundTrack, check_output, open_writer
 from giffusion.engine.encode.nvenc import sessions
 from giffusion.engine.inspiration.topics import parse_topics
@@ -37,6 +38,7 @@ def namespace() -> dict[str, object]:
         SoundTrack,
         Timeline,
         check_output,
+        check_output_is_no_source,
         load_model,
         map_file,
         open_writer,

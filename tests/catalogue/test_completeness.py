@@ -52,7 +52,7 @@ ELSEWHERE: dict[str, str] = {
     "engine/batching/frame_file.py: FrameFile.write": DISK,
     "engine/media/decoding.py: FilmDecoder.frame": "needs a decoder that fails in silence",
     "engine/media/index.py: _Scan._add": "needs millions of frames, or one without a time",
-    "engine/media/index.py: film_index": "the disk fails while the film is read through",
+    "engine/media/index.py: _read": "the disk fails while the film is read through",
     "engine/media/sound_decoding.py: SoundDecoder._seek": "the disk fails while a sound is sought",
     "engine/runtimes/base.py: HostGraph.run": "the runtime itself fails while it computes",
     "server/commands/engines.py: _checked": "told by `engines verify` in a line of its report",

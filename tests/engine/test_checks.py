@@ -45,12 +45,12 @@ def test_every_sampler_passes(sampler: str) -> None:
         (
             {"strength": 0.5},
             "strength is 0.5 on frame 0 and there is no picture to start from: expected 1, or an "
-            "init picture by --image",
+            "init picture by --image or --video",
         ),
         (
             {"strength": "0:(1), 10:(1), 20:(0.5)"},
             "strength is 0.95 on frame 11 and there is no picture to start from: expected 1, or an "
-            "init picture by --image",
+            "init picture by --image or --video",
         ),
         (
             {"strength": "0:(1), 20:(0)", "steps": 8, "image": "dog.png"},

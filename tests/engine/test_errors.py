@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from giffusion.engine import errors
-from giffusion.engine.errors import GiffusionError, InputError, PromptError, nearest
+from giffusion.engine.errors import GiffusionError, InputError, PromptError, nearest, reason_of
 
 CLASSES = [
     value
@@ -66,3 +66,8 @@ def test_nearest_lists_all_and_never_repeats_what_was_written(name: str, known: 
     assert listed == (", ".join(sorted(known)) or "none")
     if suggested:
         assert suggested[len("did you mean '") : -len("'? ")] in known
+
+
+def test_a_reason_is_one_line_in_the_systems_words() -> None:
+    assert reason_of(FileNotFoundError(2, "No such file", "/a/b")) == "No such file"
+    assert reason_of(ValueError("first\n  second")) == "first second"

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from giffusion.engine.batching.jobs import Job
+from giffusion.engine.batching.jobs import PAUSING_BACKLOG, Job
 from giffusion.engine.contract import STATE_ROWS, TABLE_COLUMNS, GraphSpec
 from giffusion.engine.errors import DiskFullError, InputError, RenderError, SettingsError
 from giffusion.engine.frames import Frame as AnyFrame
 from giffusion.engine.frames import PixelFormat
 from giffusion.engine.model import load_model
-from giffusion.engine.pipeline import PAUSING_BACKLOG, Engine
+from giffusion.engine.pipeline import Engine
 from giffusion.engine.prompts import parse_prompts
 from giffusion.engine.runtimes.base import HostGraph, Runtime
 from giffusion.engine.runtimes.fake import FakeRuntime

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from giffusion.engine.prompts import format_prompts, parse_prompts
 from giffusion.export.text_generation import clean_prompt, continue_prompts, sampled
 from giffusion.server.commands import inspire as command
 from giffusion.server.inspire_options import add_inspire_options
+from tests.catalogue.slim import edit_json
 
 LINES = [
     "a lighthouse on a cliff, oil painting, stormy sea, highly detailed",
@@ -138,6 +141,40 @@ def test_inspire_writes_on(original: Path, capsys: pytest.CaptureFixture[str]) -
     assert parse_prompts(inspired(capsys, "ocean, jazz", *line, "--json")) == key_frames
     alone = parse_prompts(inspired(capsys, *line))
     assert len({key_frame.parts[0].text for key_frame in alone}) == 3
+
+
+@pytest.mark.parametrize("typed", ["", "y\n" * 9], ids=["silent", "yes"])
+def test_code_in_the_folder_is_never_run(
+    typed: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = folder / "marker"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\nEvil = dict\n")
+    # transformers would ask there whether the code may be run.
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    edit_json(
+        folder / "tokenizer_config.json",
+        auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]},
+        tokenizer_class="Evil",
+    )
+    assert len(continue_prompts(folder, ["a lion"], seed=0)) == 1
+    edit_json(
+        folder / "config.json",
+        auto_map={"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"},
+        model_type="evil",
+    )
+    for name in ("config.json", "tokenizer_config.json"):
+        with pytest.raises(ModelError, match="has code of its own, which is not run") as caught:
+            continue_prompts(folder, ["a lion"], seed=0)
+        assert not marker.exists()
+        assert "\n" not in str(caught.value)
+        edit_json(folder / name, auto_map={})
+
+
+def test_code_of_a_repository_is_not_asked_for(original: Path, folder: Path) -> None:
+    edit_json(folder / "config.json", attn_implementation="evil/kernels")
+    assert continue_prompts(folder, ["a lion"], seed=0) == continue_prompts(
+        original, ["a lion"], seed=0
+    )
 
 
 def test_what_is_no_such_checkpoint(folder: Path) -> None:

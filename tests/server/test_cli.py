@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from PIL import Image
 
 from giffusion.engine.encode import read_metadata
 from giffusion.server.cli import main
+from tests.engine.audio.sounds import write_wav
+from tests.engine.media.films import numbered_film
 
 PROMPTS = "0: a dog\n4: a lion"
 FAST = ["--steps", "2", "--runtime", "onnxruntime"]
@@ -149,6 +152,7 @@ def test_help_and_errors_load_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]"
     assert "--guidance G" in done.stdout
     assert "default: 5.0" in done.stdout
+    assert "with motion as many of them as its chains fill" in " ".join(done.stdout.split())
 
 
 def test_a_video_and_a_gif_are_rendered_and_carry_their_plan(tmp_path: Path) -> None:
@@ -240,6 +244,37 @@ def test_plan_for_reading_names_keys_and_prompts(capfd: pytest.CaptureFixture[st
     assert len(lines) == 5
     assert "0→4" in lines[1]
     assert "'a dog' → 'a lion'" in lines[1]
+
+
+def test_plan_for_reading_shows_what_is_not_at_rest(capfd: pytest.CaptureFixture[str]) -> None:
+    motion = ["--zoom", "1+t/100", "--angle", "2", "--strength", "0.4", "--noise", "1.1"]
+    assert main(["plan", "--prompts", PROMPTS, *motion]) == 0
+    first, _, third, *_ = capfd.readouterr().out.splitlines()
+    assert "←" not in first
+    assert "strength" not in first
+    assert "  ← 1, strength 0.4, noise 1.1, zoom 1.02, angle 2  -4 × ''" in third
+    assert main(["plan", "--prompts", PROMPTS]) == 0
+    assert "  0→4  0.500  -4 × '' + 5 × 'a dog' → 'a lion'" in capfd.readouterr().out
+
+
+def test_plan_says_what_it_takes_from_films_and_hears_of_sounds(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    film = numbered_film(tmp_path / "in.mp4", 12)
+    assert main(["plan", "--prompts", "0: a dog", "--video", str(film), "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert err == f"giffusion: {film}: 12 frames at 24 a second\n"
+    assert len(events(out)) == 12
+    sound = write_wav(tmp_path / "silence.wav", np.zeros(22050, np.float32))
+    assert main(["plan", "--prompts", PROMPTS, "--audio", str(sound)]) == 0
+    assert capfd.readouterr().err == f"giffusion: {sound}: only silence is heard\n"
+
+
+def test_a_render_says_what_it_decided_in_the_programs_name(tmp_path: Path) -> None:
+    done = run("render", "--prompts", "0: a dog", "-o", str(tmp_path / "a.gif"), "--steps", "1")
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert any(line.startswith("giffusion: runtime auto: ") for line in lines)
 
 
 def test_plan_needs_no_model_and_no_numpy() -> None:

@@ -10,10 +10,11 @@ import sys
 import threading
 import zipfile
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from time import monotonic
 from types import ModuleType
 from typing import Any
 
@@ -28,12 +29,15 @@ from giffusion.engine.model import load_model
 from giffusion.engine.rendering import RenderResult, render
 from giffusion.engine.runtimes.fake import FakeRuntime
 from giffusion.engine.settings import RenderSettings
+from giffusion.engine.timelines.record import RenderRecord
 from giffusion.engine.timelines.timeline import Timeline
 from giffusion.models import find_model
 from giffusion.server.comet import Tracker, open_tracker
+from giffusion.server.comet_facts import shared_values, without_folders
 from giffusion.server.comet_frames import preview_step, read_frames
 from giffusion.server.comet_options import add_comet_options
 from giffusion.server.comet_target import CometTarget, parse_target
+from giffusion.server.settings_text import settings_text
 
 PROMPTS = "0: a corgi\n4: a lion | a storm::0.5 --neg fog\n"
 
@@ -117,7 +121,8 @@ def rendered(output: Path, timeline: Timeline) -> RenderResult:
 
 def test_a_render_is_logged_whole(tmp_path: Path, lines: Lines) -> None:
     Image.new("RGB", (128, 128), "red").save("start.png")
-    timeline = planned(image="start.png", steps=2, sampler="euler", seed=7, fixed_latent=True)
+    image = str(tmp_path / "start.png")
+    timeline = planned(image=image, steps=2, sampler="euler", seed=7, fixed_latent=True)
     tracker = lines.open("offline:archive")
     output = tmp_path / "walk.mp4"
     tracker.begin(
@@ -126,7 +131,6 @@ def test_a_render_is_logged_whole(tmp_path: Path, lines: Lines) -> None:
         output=output,
         media=[Path("start.png")],
         settings_file="steps = 1\n",
-        others={"audio_component": "percussive"},
     )
     result = rendered(output, timeline)
     tracker.finish(result)
@@ -141,7 +145,8 @@ def test_a_render_is_logged_whole(tmp_path: Path, lines: Lines) -> None:
         "sampler": "euler",
         "seed": 7,
         "fps": "8",
-        "audio_component": "percussive",
+        "audio_component": "both",
+        "image": "start.png",
         "output_format": "MP4",
         "model": "mini",
         "num_frames": 5,
@@ -164,9 +169,12 @@ def test_a_render_is_logged_whole(tmp_path: Path, lines: Lines) -> None:
     assert archive.assets["prompts.txt"].decode() == PROMPTS
     preview = Image.open(io.BytesIO(archive.assets["preview.gif"]))
     assert preview.size == (128, 128)
+    record = RenderRecord.from_json(archive.assets["giffusion.json"].decode())
+    assert record.settings == replace(timeline.settings, image="start.png")
     # Nothing of the machine is in it.
+    texts = [archive.text, archive.assets["giffusion.json"].decode()]
     for word in ("/home/me", "hostname", str(tmp_path), "installed_packages", "git"):
-        assert word not in archive.text
+        assert not any(word in text for text in texts)
 
 
 def test_an_interrupted_render_logs_what_there_is(tmp_path: Path, lines: Lines) -> None:
@@ -250,6 +258,106 @@ def test_what_is_missing_is_a_warning_and_the_rest_is_logged(tmp_path: Path, lin
     (warning,) = lines.warnings
     assert "gone.gif" in warning
     assert Archive.read(tmp_path / "archive").parameters["numerics_batch"] == 8
+
+
+def test_one_asset_that_fails_costs_no_other(tmp_path: Path, lines: Lines) -> None:
+    timeline = planned()
+    Path("folder").mkdir()  # what comet_ml raises for, and not only says an error of
+    tracker = lines.open("offline:archive")
+    tracker.begin(
+        timeline,
+        model="mini",
+        output=tmp_path / "walk.gif",
+        media=[Path("folder"), written("film.gif", 1)],
+    )
+    tracker.finish(rendered(tmp_path / "walk.gif", timeline))
+    tracker.close()
+    assert len(lines.warnings) == 1
+    archive = Archive.read(tmp_path / "archive")
+    assert {"input/film.gif", "walk.gif", "preview.gif"} <= archive.assets.keys()
+    preview = Image.open(io.BytesIO(archive.assets["preview.gif"]))
+    # As fast as the film: five frames at eight a second.
+    assert preview.info["duration"] == pytest.approx(125, abs=10)
+
+
+def test_a_file_whose_frames_cannot_be_read_is_logged_whole(tmp_path: Path, lines: Lines) -> None:
+    whole = written("walk.gif", 5).read_bytes()
+    cut = tmp_path / "cut.gif"
+    cut.write_bytes(whole[: len(whole) // 2] + b"\0" * 8)
+    tracker = lines.open("offline:archive")
+    tracker.begin(planned(), model="mini", output=cut)
+    stats: Any = None
+    tracker.finish(RenderResult(cut, 5, (64, 32), 1.0, {}, stats))
+    tracker.close()
+    assert len(lines.warnings) == 1
+    archive = Archive.read(tmp_path / "archive")
+    assert archive.assets["cut.gif"] == cut.read_bytes()
+    assert len(archive.frames) < 5
+    assert ("preview.gif" in archive.assets) == (len(archive.frames) > 0)
+
+
+def test_an_interrupted_render_waits_for_no_sign_of_progress(
+    tmp_path: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = 'import time\nwhile True: print(\'{"stage": "frame"}\', flush=True); time.sleep(0.02)'
+    popen = subprocess.Popen
+
+    def talking(*_: object, **options: Any) -> subprocess.Popen[str]:
+        return popen([sys.executable, "-c", talk], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", talking)
+    monkeypatch.setattr("giffusion.server.comet.INTERRUPTED_S", 0.5)
+    tracker = lines.open("offline:archive")
+    tracker.begin(planned(), model="mini", output=tmp_path / "walk.gif")
+    tracker.fail(KeyboardInterrupt())
+    began = monotonic()
+    tracker.close()
+    assert 0.4 < monotonic() - began < 5
+    assert lines.warnings == ["comet: not all of the render is logged: gave up after 0 s"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/me/a.png cannot be read", "a.png cannot be read"),
+        ("/home/my name/a.png cannot be read", "a.png cannot be read"),
+        ("frame 3 has no map: /home/my name/maps/00003.png is missing", "00003.png is missing"),
+        ("clips/b.mp4 is damaged", "b.mp4 is damaged"),
+        ("write in ~/films, '/tmp/a/b.mp4' (../c.mp4)", "write in films, 'b.mp4' (c.mp4)"),
+        ("fps 30000/1001 and 1/3, and/or H/8", "fps 30000/1001 and 1/3, and/or H/8"),
+        ("aclips/b.mp4", "aclips/b.mp4"),
+    ],
+)
+def test_a_message_is_logged_without_folders(text: str, shown: str) -> None:
+    paths = ["/home/my name/a.png", "/home/my name/maps/%05d.png", "clips/b.mp4", "mini"]
+    assert without_folders(text, paths).endswith(shown)
+    assert "my name" not in without_folders(text, paths)
+
+
+def test_shared_settings_have_names_alone(tmp_path: Path) -> None:
+    options = {
+        "file": Path("/home/me/film.txt"),
+        "image": "/home/me/a.png",
+        "control": "/home/me/maps/%05d.png",
+        "output": tmp_path / "a.gif",
+        "model": "/home/me/sd15",
+        "comet": "offline:/home/me/runs",
+        "seed": "7",
+        "negative": "a/b",
+        "audio": None,
+    }
+    text = settings_text(shared_values(options), Path("giffusion.toml"))
+    assert "/home/me" not in text
+    assert str(tmp_path) not in text
+    for line in (
+        *('file = "film.txt"', 'image = "a.png"', 'control = "%05d.png"', 'output = "a.gif"'),
+        *('target = "offline:runs"', 'negative = "a/b"', "seed = 7"),
+    ):
+        assert line in text
+    assert shared_values({"comet": "me/films", "model": "mini"}) == {
+        "comet": "me/films",
+        "model": "mini",
+    }
 
 
 def test_a_tracker_that_never_began_is_silent(lines: Lines) -> None:

@@ -171,7 +171,10 @@ def test_a_frame_can_be_sent_back_as_the_next_input(program: Command) -> None:
 
 
 def test_a_render_is_logged_to_comet_and_wrong_ones_are_not(program: Command) -> None:
-    line = f"render film.txt {FAST} -o out.gif --fps 20 --comet offline:runs"
+    Image.new("RGB", (64, 64), "red").save("start.png")
+    here = Path.cwd()
+    line = f"render film.txt {FAST} -o '{here}/out.gif' --fps 20 --comet offline:runs"
+    line += f" --image '{here}/start.png' --save-config '{here}/used.toml'"
     assert program(f"{line} --sampler eulr")[0] == 2
     assert list(Path("runs").iterdir()) == []
     status, _, said = program(line)
@@ -180,6 +183,11 @@ def test_a_render_is_logged_to_comet_and_wrong_ones_are_not(program: Command) ->
     assert f"comet: logged to {archive.resolve()}" in said
     with zipfile.ZipFile(archive) as opened:
         messages = opened.read("messages.json").decode().splitlines()
+        texts = [opened.read(name) for name in opened.namelist()]
+    (settings,) = (text.decode() for text in texts if text.startswith(b"# Settings for"))
+    assert 'image = "start.png"' in settings
+    assert str(here) not in settings
+    assert str(here) in Path("used.toml").read_text()
     uploads = [json.loads(line)["payload"] for line in messages if "visualization" in line]
     # Frames have their number as their step.
     assert sorted(frame["additional_params"]["step"] for frame in uploads) == list(range(7))

@@ -21,7 +21,7 @@ from giffusion.server import settings_file
 from giffusion.server.cli import _parse, _parsers
 from giffusion.server.settings_file import load_settings_file
 from giffusion.server.settings_keys import OF_THE_CALL, Key, Kind, actions_of, settings_keys
-from giffusion.server.settings_text import check_save, save_settings, settings_text
+from giffusion.server.settings_text import save_settings, settings_text
 from tests.pages import DOCS, page_texts, table_rows
 from tests.server.conftest import Command
 
@@ -64,6 +64,7 @@ def values(options: argparse.Namespace) -> dict[str, Any]:
         ("[init]\nvideo_start = 0.1", "video_start_s", Fraction(1, 10)),
         ('[init]\nvideo_start = "1/3"', "video_start_s", Fraction(1, 3)),
         ("[init]\nvideo_start = 1_000.5", "video_start_s", Fraction(2001, 2)),
+        ('[init]\nvideo_start = "1:02.5"', "video_start_s", Fraction(125, 2)),
         ("[frames]\nguidance = 4.50", "guidance", "4.50"),
         ("[frames]\nguidance = +4", "guidance", "4"),
         ("[frames]\nseed = 9007199254740993", "seed", "9007199254740993"),
@@ -135,6 +136,11 @@ def test_what_is_no_path_is_left_alone(write: Write) -> None:
         ),
         ("steps = 3", "steps stands elsewhere: put it below [frames]"),
         ("[output]\nfile = 'a.gif'", "[output] unknown key 'file': known: encoder, "),
+        (
+            "[output]\nforce = true",
+            "[output] force is no setting of a render: leave it out, and give --force with the ",
+        ),
+        ("[output]\nsave_config = 'a'", "[output] save_config is no setting of a render: leave it"),
         (
             'prompts = "0: a"',
             "prompts is '0: a': expected a section, [prompts], and its keys below",
@@ -224,7 +230,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     [
         ('[sampling]\nsampler = "eulr"', "", "[sampling] sampler: unknown sampler 'eulr': did you"),
         ('[frames]\nguidance = "4 +"', "", "[frames] guidance: guidance"),
-        ("[init]\nvideo_start = 1", "", "[init] video_start: video_start_s is "),
+        ("[init]\nvideo_start = 1", "", "[init] video_start: --video-start is "),
         ("[time]\nloop = true\npingpong = true", "", "loop and pingpong both close the sequence"),
     ],
 )
@@ -258,13 +264,16 @@ def test_what_a_command_refuses_later_names_the_file(write: Write, program: Comm
 
 
 def test_options_count_more_than_the_file(write: Write) -> None:
-    write("[time]\nfps = 10\nloop = true\n[output]\noutput = 'a.gif'\nforce = true\nquality = 3")
+    write(
+        "[time]\nfps = 10\nloop = true\n"
+        "[output]\noutput = 'a.gif'\nkeep_partial = true\nquality = 3"
+    )
     options = parse("render film.txt --config giffusion.toml")
-    given = (options.fps, options.loop, options.output, options.force, options.quality)
+    given = (options.fps, options.loop, options.output, options.keep_partial, options.quality)
     assert given == (10, True, Path("a.gif"), True, 3)
-    line = "render film.txt --config giffusion.toml --fps 20 --no-loop -o b.gif --no-force"
+    line = "render film.txt --config giffusion.toml --fps 20 --no-loop -o b.gif --no-keep-partial"
     options = parse(f"{line} --quality 4")
-    given = (options.fps, options.loop, options.output, options.force, options.quality)
+    given = (options.fps, options.loop, options.output, options.keep_partial, options.quality)
     assert given == (20, False, Path("b.gif"), False, 4)
 
 
@@ -491,6 +500,19 @@ def test_with_force_a_file_is_replaced(write: Write) -> None:
     assert os.listdir() == ["used.toml"]
 
 
+def test_a_saved_file_does_not_replace_what_is_there(write: Write, program: Command) -> None:
+    save_settings(parse("render film.txt -o a.gif --force --save-config used.toml"))
+    Path("film.txt").write_text(FILM)
+    Path("a.gif").write_text("mine")
+    assert "force" not in Path("used.toml").read_text()
+    status, _, err = program("render --config used.toml")
+    assert (status, err) == (
+        2,
+        "giffusion: a.gif exists: give --force to replace it; with the settings of used.toml\n",
+    )
+    assert Path("a.gif").read_text() == "mine"
+
+
 def test_what_appears_meanwhile_is_left_alone(write: Write) -> None:
     options = parse("render film.txt -o a.gif --save-config used.toml")
     Path("used.toml").write_text("another's")
@@ -524,9 +546,9 @@ def test_a_full_disk_is_a_line_and_no_file(write: Write, monkeypatch: pytest.Mon
 
 
 def test_place_checks_look_at_the_output_that_the_file_names(write: Write) -> None:
-    options = argparse.Namespace(save_config=Path("a.gif"), output=Path("./a.gif"), force=True)
+    write("[output]\noutput = './a.gif'")
     with pytest.raises(SettingsError, match="is the output as well"):
-        check_save(options)
+        parse("render film.txt --config giffusion.toml --save-config a.gif")
 
 
 # The page and the parser

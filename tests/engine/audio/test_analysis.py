@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from giffusion.engine.audio.analysis import analyse, energy_curve
 from giffusion.engine.audio.options import AudioOptions
+from giffusion.engine.audio.with_librosa import tempo
 from giffusion.engine.errors import InputError, SettingsError
 from tests.engine.audio.sounds import clicks, sine, write_wav
 
@@ -40,7 +42,7 @@ def test_clicks_are_found_on_their_frames(song: Path, component: str) -> None:
 
 def test_components_tell_clicks_from_sines(song: Path) -> None:
     curves = {
-        name: energy_curve(song, FPS, None, AudioOptions(component=name, margin=1.5))
+        name: energy_curve(song, FPS, AudioOptions(component=name, margin=1.5))
         for name in ("percussive", "harmonic")
     }
     between = [curve.at(frame) for curve in curves.values() for frame in (30, 54, 78)]
@@ -50,19 +52,26 @@ def test_components_tell_clicks_from_sines(song: Path) -> None:
 
 def test_the_timeline_gets_the_same_curve(song: Path) -> None:
     options = AudioOptions(component="percussive", smooth=0.5)
-    whole = energy_curve(song, FPS, None, options)
+    whole = energy_curve(song, FPS, options)
     assert whole == analyse(song, FPS, options).curve
     assert whole.smooth == 0.5
 
 
-def test_a_curve_may_be_longer_or_shorter_than_the_sound(song: Path) -> None:
-    options = AudioOptions()
-    whole = energy_curve(song, FPS, None, options)
-    longer = energy_curve(song, FPS, 200, options)
-    assert longer.values == (*whole.values, *(0.0,) * 56)
-    shorter = np.array(energy_curve(song, FPS, 50, options).values)
-    expected = np.array(whole.values[:50])
-    np.testing.assert_allclose(shorter, expected / expected.max(), rtol=1e-6)
+def test_beats_and_their_tempo_are_found_in_one(
+    song: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+
+    def counted(*args: Any) -> float:
+        computed.append(args)
+        return tempo(*args)
+
+    monkeypatch.setattr("giffusion.engine.audio.analysis.tempo", counted)
+    monkeypatch.setattr("giffusion.engine.audio.with_librosa.tempo", counted)
+    analysis = analyse(song, FPS, AudioOptions())
+    assert analysis.beats()
+    assert analysis.tempo() == pytest.approx(120, rel=0.02)
+    assert len(computed) == 1
 
 
 def test_a_start_moves_everything_by_as_much(song: Path) -> None:
@@ -86,7 +95,7 @@ def test_silence_is_said(tmp_path: Path) -> None:
     notes: list[str] = []
     for component in ("both", "harmonic", "percussive"):
         options = AudioOptions(component=component)
-        assert energy_curve(path, FPS, None, options, notes.append).values == (0.0,) * 24
+        assert energy_curve(path, FPS, options, notes.append).values == (0.0,) * 24
         analysis = analyse(path, FPS, options)
         assert (analysis.onsets(), analysis.beats(), analysis.tempo()) == ([], [], None)
     assert notes == [f"{path}: only silence is heard"] * 3
@@ -104,7 +113,7 @@ def test_the_shortest_sounds_are_heard(tmp_path: Path, num_samples: int) -> None
 def test_a_start_behind_the_end_is_refused(song: Path) -> None:
     for read in (
         lambda options: analyse(song, FPS, options),
-        lambda options: energy_curve(song, FPS, None, options),
+        lambda options: energy_curve(song, FPS, options),
     ):
         with pytest.raises(InputError, match=re.escape(f"{song} has no sound from 7.5 s on")):
             read(AudioOptions(start_s=Fraction(15, 2)))

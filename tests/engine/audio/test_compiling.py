@@ -33,7 +33,7 @@ def note(text):
 
 song, fps, options = Path(sys.argv[1]), Fraction(24), AudioOptions(component="percussive")
 try:
-    energy_curve(song, fps, None, options, note)
+    energy_curve(song, fps, options, note)
     print("onset modules:", [name for name in sys.modules if name == "librosa.util.utils"])
     if sys.argv[2] != "curve":
         heard = analyse(song, fps, options, note)

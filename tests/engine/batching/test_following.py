@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from giffusion.engine.batching.following import Follower
+from giffusion.engine.batching.frame_file import FrameFile
+from giffusion.engine.batching.jobs import PAUSING_BACKLOG
+from giffusion.engine.batching.scheduler import Scheduler
 from giffusion.engine.conditions.noise import coherence_noise
 from giffusion.engine.errors import InputError, SettingsError
 from giffusion.engine.frames import PixelFormat
@@ -110,8 +113,22 @@ def test_a_chain_may_stop_early_but_not_begin_late(engine: Engine) -> None:
         render(engine, CUTS, MOVING, range(4, 6))
 
 
-def test_frames_that_wait_for_an_earlier_chain_leave_no_file(
-    engine: Engine, tmp_path: Path
+@pytest.fixture
+def set_aside(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of frames that were written to a file to wait."""
+    written: list[int] = []
+    write = FrameFile.write
+
+    def noted(self: FrameFile, place: int, frame: Pixels, index: int) -> None:
+        written.append(index)
+        write(self, place, frame, index)
+
+    monkeypatch.setattr(FrameFile, "write", noted)
+    return written
+
+
+def test_frames_wait_on_disk_for_an_earlier_chain_and_leave_no_file(
+    engine: Engine, tmp_path: Path, set_aside: list[int]
 ) -> None:
     sink = Frames()
     # The later chain is far ahead when the earlier one's only frame, of many steps, is finished.
@@ -122,8 +139,69 @@ def test_frames_that_wait_for_an_earlier_chain_leave_no_file(
     while not job.num_emitted:
         engine.tick()
         assert list(tmp_path.iterdir()) == []
-    assert len(sink.pictures) == 9 + 1
+    assert set_aside == list(range(1, 10))
+    engine.run()
     np.testing.assert_array_equal(sink.pictures, render(engine, text, settings))
+
+
+def test_one_chain_alone_needs_no_file(engine: Engine, set_aside: list[int]) -> None:
+    render(engine, TEXT, MOVING)
+    assert set_aside == []
+
+
+def test_what_waited_is_handed_on_as_the_sink_takes_it(engine: Engine) -> None:
+    class Slow(Frames):
+        @property
+        def backlog(self) -> int:  # type: ignore[override]
+            return len(self.pictures) - self.encoded
+
+        encoded = 0
+
+    sink = Slow()
+    text = "0: a dog\n1: a lion --cut\n39: a fox"
+    settings = replace(MOVING, steps="0:(120), 1:(2)")
+    job = engine.submit("job", Timeline.from_text(text, settings), settings, sink)
+    most = 0
+    while not job.done:
+        before = len(sink.pictures)
+        engine.tick()
+        most = max(most, len(sink.pictures) - before)
+        sink.encoded = min(sink.encoded + 2, len(sink.pictures))
+    assert len(sink.pictures) == 40
+    assert most <= PAUSING_BACKLOG + 1
+
+
+def test_a_long_first_chain_does_not_wait_for_those_behind_it(mini: Model) -> None:
+    cuts = "".join(f"{frame}: a cat --cut\n" for frame in range(40, 80))
+    settings = replace(MOVING, num_frames=80)
+    with Engine(mini, FakeRuntime(), size=SIZE, batch=2) as engine:
+        # A lane of two rows has room for 8 frames in flight; 40 chains of one frame come after.
+        assert len(render(engine, f"0: a dog\n{cuts}", settings)) == 80
+
+
+@pytest.mark.parametrize(
+    "text", ["0: a\n1: b --cut\n6: c", "0: a --cut\n1: b --cut\n2: c --cut\n4: d"]
+)
+def test_a_strength_of_following_frames_is_checked_before_they_are_queued(
+    engine: Engine, text: str
+) -> None:
+    wrong = replace(MOVING, strength=0.05, steps=4)
+    with pytest.raises(SettingsError, match="of 4 steps leaves no step to walk"):
+        engine.submit("wrong", Timeline.from_text(text, wrong), wrong, Frames())
+    assert len(render(engine, TEXT, MOVING)) == 5
+
+
+def test_a_job_that_cannot_be_queued_leaves_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Scheduler, *arguments: object, **options: object) -> None:
+        raise ValueError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scheduler, "submit", broken)
+        with pytest.raises(ValueError, match="no room"):
+            render(engine, TEXT, MOVING)
+    assert len(render(engine, TEXT, MOVING)) == 5
 
 
 def test_a_sink_in_device_memory_takes_one_chain_alone(engine: Engine) -> None:

@@ -6,7 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from giffusion.engine.conditions.cautions import cut_prompts, lost_negatives
+from giffusion.engine.conditions.cautions import (
+    cut_prompts,
+    lost_negatives,
+    prompts_of_times,
+    unreached_keys,
+)
 from giffusion.engine.model import load_model
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timelines.timeline import Timeline
@@ -41,3 +46,20 @@ def test_a_negative_that_is_never_used_is_not_told_to_be_cut() -> None:
     (line,) = cut_prompts(MODEL, frames)
     assert line.endswith("its end is ignored, 'scarf and a hat'")
     assert cut_prompts(LCM, frames.for_model(model_guides=True)) == []
+
+
+def test_key_frames_behind_the_last_frame_are_told_of() -> None:
+    settings = RenderSettings(num_frames=24)
+    timeline = Timeline.from_text("0: an orange\n60: an apple\n90: a pear", settings)
+    assert unreached_keys(timeline) == [
+        "key frame 60 is never reached: the last frame is 23; expected --frames 91, or key frames "
+        "that are nearer"
+    ]
+    assert unreached_keys(Timeline.from_text("0: an orange\n23: an apple", settings)) == []
+
+
+def test_prompts_that_are_times_are_told_of() -> None:
+    heard = Timeline.from_text("0: 0.00s\n12: 0.50s", RenderSettings())
+    (line,) = prompts_of_times(heard)
+    assert line == "all prompts are times, such as '0.00s': put prompts in their place"
+    assert prompts_of_times(Timeline.from_text("0: 0.00s\n12: a dog", RenderSettings())) == []

@@ -1,21 +1,29 @@
-"""Latents of a film's frames: those of the pictures, in batches, however they are asked for."""
+"""Latents of a film's frames: those of its pictures, however they are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import wait
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from giffusion.engine.conditions.film import FilmLatents
+from giffusion.engine.conditions.init_latents import film_latents
 from giffusion.engine.conditions.pictures import PictureEncoder
+from giffusion.engine.conditions.sources import read_media
 from giffusion.engine.errors import InputError
+from giffusion.engine.media.decoding import FilmDecoder
 from giffusion.engine.media.video import FilmCut, FilmReader
 from giffusion.engine.model import Model
 from giffusion.engine.runtimes.fake import FakeRuntime
+from giffusion.engine.settings import RenderSettings
+from giffusion.engine.timelines.planning import settings_after_film
+from giffusion.engine.timelines.timeline import Timeline
 from tests.conftest import OpenCpu
 from tests.engine.media.films import numbered_film
 
@@ -42,57 +50,92 @@ def pictures(film: Path) -> list[NDArray[np.uint8]]:
     return frames
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 8])
-def test_latents_are_those_of_the_pictures_in_any_batch(
-    mini: Model, open_cpu: OpenCpu, film: Path, reader: FilmReader, batch: int
+def test_latents_are_those_of_the_pictures(
+    mini: Model, open_cpu: OpenCpu, film: Path, reader: FilmReader
 ) -> None:
-    """To the bit, with numbers that are no multiple of the batch."""
-    runtime = open_cpu("onnxruntime", "fp32")
-    single = PictureEncoder(mini, runtime, SIZE)
-    expected = [single.encode(picture) for picture in pictures(film)]
-    encoder = PictureEncoder(mini, runtime, SIZE, batch=batch)
-    latents = FilmLatents(reader, encoder, range(NUM_FRAMES))
-    for frame in range(NUM_FRAMES):
+    """To the bit, in whatever order they are asked for."""
+    encoder = PictureEncoder(mini, open_cpu("onnxruntime", "fp32"), SIZE)
+    expected = [encoder.encode(picture) for picture in pictures(film)]
+    latents = FilmLatents(reader, encoder)
+    for frame in (*range(NUM_FRAMES), 9, 3, 10, 0, 19):
         np.testing.assert_array_equal(latents.latents(frame), expected[frame])
     encoder.close()
-    single.close()
 
 
-@pytest.mark.parametrize("runtime", [("openvino", "fp32"), ("openvino", "bf16")])
-def test_many_pictures_are_encoded_as_each_is_alone(
-    mini: Model, open_cpu: OpenCpu, film: Path, runtime: tuple[str, str]
-) -> None:
-    frames = pictures(film)[:5]
-    one, four = (PictureEncoder(mini, open_cpu(*runtime), SIZE, batch=n) for n in (1, 4))
-    for alone, together in zip(map(one.encode, frames), four.encode_many(frames), strict=True):
-        np.testing.assert_array_equal(alone, together)
-    assert four.encode_many([]) == []
-    one.close()
-    four.close()
-
-
-def test_frames_are_encoded_once_and_a_batch_at_a_time(mini: Model, reader: FilmReader) -> None:
-    runtime = FakeRuntime()
-    encoder = PictureEncoder(mini, runtime, SIZE, batch=4)
-    latents = FilmLatents(reader, encoder, range(0, NUM_FRAMES, 2))
-    for frame in range(0, NUM_FRAMES, 2):
-        first = latents.latents(frame)
-        assert latents.latents(frame) is first
-        assert not first.flags.writeable
-        assert len(latents._ready) <= 4
-    assert runtime.num_runs["encode"] == 3  # ten frames
-
-
-def test_frames_that_were_not_promised_or_have_gone_by(mini: Model, reader: FilmReader) -> None:
-    runtime = FakeRuntime()
-    encoder = PictureEncoder(mini, runtime, SIZE, batch=4)
-    latents = FilmLatents(reader, encoder, range(NUM_FRAMES))
-    expected = [encoder.encode(reader.read(frame)) for frame in range(NUM_FRAMES)]
-    for frame in (0, 1, 9, 3, 10, 11, 12, 0, 13, 19):
-        np.testing.assert_array_equal(latents.latents(frame), expected[frame])
+def test_a_picture_that_is_shown_on_is_encoded_once(mini: Model, film: Path) -> None:
+    reader, runtime = FilmReader(FilmCut(film), SIZE, Fraction(72)), FakeRuntime()
+    latents = FilmLatents(reader, PictureEncoder(mini, runtime, SIZE))
+    made = [latents.latents(frame) for frame in range(3 * NUM_FRAMES)]
+    assert runtime.num_runs["encode"] == NUM_FRAMES
+    assert made[0] is made[2] is not made[3]
+    assert not made[0].flags.writeable
+    reader.close()
 
 
 def test_past_the_end_of_the_film(mini: Model, reader: FilmReader) -> None:
     encoder = PictureEncoder(mini, FakeRuntime(), SIZE)
     with pytest.raises(InputError, match="frame 20 is past the end of "):
-        FilmLatents(reader, encoder, range(30)).latents(20)
+        FilmLatents(reader, encoder).latents(20)
+
+
+def test_a_render_reads_a_film_through_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For its rate and length when it is planned, and for its frames when it begins."""
+    notes: list[str] = []
+    monkeypatch.setattr("giffusion.engine.media.index.NOTE_AFTER_S", 0)
+    film = numbered_film(tmp_path / "a.mp4", NUM_FRAMES)
+    settings = settings_after_film({"video": str(film), "strength": "0.5"}, notes.append)
+    timeline = Timeline.from_text("0: a corgi", settings)
+    media = read_media(timeline, SIZE, tmp_path / "out.gif", notes.append)
+    assert media.film is not None
+    assert notes == [
+        f"{film}: reading through 0.0 GB for its frames",
+        f"{film}: 20 frames at 24 a second",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("strength", "last", "num_runs"),
+    [
+        ("0.5", 48, 1),
+        ("0:(1), 99:(1), 100:(0.5)", 120, 1),
+        ("0:(0.5), 9:(0.5), 10:(1), 199:(1), 200:(0.5)", 210, 2),
+    ],
+)
+def test_a_job_decodes_what_its_frames_start_from(
+    mini: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strength: str,
+    last: int,
+    num_runs: int,
+) -> None:
+    """Also where those that start from noise alone come first or between."""
+    film = numbered_film(tmp_path / "a.mp4", 300, options={"preset": "ultrafast", "g": "12"})
+    decoded, decode = [], FilmDecoder._decoded
+
+    def counted(self: FilmDecoder) -> Iterator[tuple[int, Any]]:
+        for found in decode(self):
+            decoded.append(found)
+            yield found
+
+    read = FilmReader.read
+
+    def read_and_wait(self: FilmReader, frame: int) -> NDArray[np.uint8]:
+        picture = read(self, frame)
+        wait(self._ahead.values())
+        return picture
+
+    monkeypatch.setattr(FilmDecoder, "_decoded", counted)
+    monkeypatch.setattr(FilmReader, "read", read_and_wait)
+    settings = RenderSettings(video=str(film), strength=strength, num_frames=last)
+    timeline = Timeline.from_text("0: a corgi", settings)
+    encoder = PictureEncoder(mini, FakeRuntime(), SIZE)
+    latents, close = film_latents(timeline, range(last), encoder, SIZE, None)
+    starting = [plan.frame for plan in timeline if plan.strength != 1]
+    for frame in starting:
+        latents(frame)
+    close()
+    # From a key frame on, at most 11 frames before, and to the one after the last.
+    assert len(decoded) <= len(starting) + num_runs * 12

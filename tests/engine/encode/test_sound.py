@@ -246,9 +246,9 @@ def test_a_file_without_sound_is_refused_before_anything_is_written(tmp_path: Pa
 
 def test_a_part_without_sound_is_refused(tmp_path: Path) -> None:
     write_sound(tmp_path / "a.wav", click_seconds(2, 8_000), 8_000)
-    with pytest.raises(InputError, match=r"no sound from 2\.000 s to its end: expected an earlier"):
+    with pytest.raises(InputError, match=r"no sound from 2 s to its end: expected an earlier"):
         check_sound(SoundTrack(tmp_path / "a.wav", Fraction(2)))
-    with pytest.raises(InputError, match=r"no sound from 9\.500 s to 10\.500 s"):
+    with pytest.raises(InputError, match=r"no sound from 9\.5 s to 10\.5 s"):
         check_sound(SoundTrack(tmp_path / "a.wav", Fraction("9.5")), Fraction(1))
 
 
@@ -257,7 +257,7 @@ def test_what_will_be_other_than_in_the_file_is_said(tmp_path: Path) -> None:
     write_sound(path, [(0, wandering_tone(96_000, 48_000, 6))], 48_000)
     assert check_sound(SoundTrack(path), Fraction(5)) == [
         f"{path}: 6 channels are mixed to stereo",
-        f"{path}: the sound ends after 2.000 s of 5.000 s",
+        f"{path}: the sound ends after 2 s of 5 s",
     ]
     render(tmp_path / "a.mp4", SoundTrack(path), 24)
     assert sound_info(tmp_path / "a.mp4").num_channels == 2

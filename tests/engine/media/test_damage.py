@@ -50,7 +50,7 @@ def cut_off(path: Path, share: float) -> Path:
 def test_a_film_that_is_cut_off_says_what_can_be_read(tmp_path: Path) -> None:
     path = numbered_film(tmp_path / "a.mp4", 60, options={"g": "6", "bf": "0"}, **FASTSTART)
     cut_off(path, 0.6)
-    info = film_info(path)
+    info = film_info(film_index(path))
     assert 10 < info.num_frames < 50
     assert info.num_frames + info.num_missing == 60
     length_s = float(info.duration_s)
@@ -70,9 +70,9 @@ def test_a_film_that_says_no_number_of_frames_just_ends(tmp_path: Path, name: st
     }
     how = kinds.get(name, {"options": {"bf": "0"}})
     path = cut_off(numbered_film(tmp_path / name, 60, **how), 0.6)
-    num_frames = film_info(path).num_frames
+    num_frames = film_info(film_index(path)).num_frames
     assert 10 < num_frames < 59
-    reader = FilmReader(FilmCut(path), SIZE, film_info(path).fps)
+    reader = FilmReader(FilmCut(path), SIZE, film_info(film_index(path)).fps)
     assert [number_of(reader.read(frame)) for frame in range(num_frames - 1)] == list(
         range(num_frames - 1)
     )
@@ -120,7 +120,7 @@ def test_any_bytes_end_in_a_line_or_in_frames(
     path.write_bytes(content)
     said = ""
     try:
-        film_info(path)
+        film_info(film_index(path))
         read_all(path)
     except InputError as error:
         said = str(error)
@@ -197,7 +197,7 @@ def test_times_that_jump_far(tmp_path: Path) -> None:
     """Eleven days between two frames are no loop and no memory."""
     path = numbered_film(tmp_path / "a.mkv", 3, times=[0, 40, 1_000_000_000])
     began = time.monotonic()
-    info = film_info(path)
+    info = film_info(film_index(path))
     assert (info.num_frames, info.variable) == (3, True)
     reader = FilmReader(FilmCut(path), SIZE, Fraction(24))
     assert reader.num_frames > 24_000_000
@@ -208,7 +208,7 @@ def test_times_that_jump_far(tmp_path: Path) -> None:
 
 def test_a_rate_of_a_million(tmp_path: Path) -> None:
     path = numbered_film(tmp_path / "a.nut", 5, codec="ffv1", rate=Fraction(1_000_000))
-    assert film_info(path).fps == 1_000_000
+    assert film_info(film_index(path)).fps == 1_000_000
     assert read_all(path) == [0]
 
 

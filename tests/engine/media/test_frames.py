@@ -17,6 +17,7 @@ from PIL import Image
 
 from giffusion.engine.conditions.pictures import read_picture
 from giffusion.engine.media.fitting import Resize
+from giffusion.engine.media.index import film_index
 from giffusion.engine.media.probe import film_info
 from giffusion.engine.media.video import FilmCut, FilmReader
 from tests.engine.media.films import write_film
@@ -180,7 +181,7 @@ def test_a_film_stands_as_its_camera_says(
         tmp_path / name, [frame], options={"qp": "1"}, pixel_format="yuv444p", set_up=set_up
     )
     expected = np.ascontiguousarray(TURNS[degrees, mirrored](UPRIGHT))
-    info = film_info(path)
+    info = film_info(film_index(path))
     assert info.size == (expected.shape[1], expected.shape[0])
     assert info.rotation == -degrees % 360
     error = first(path, info.size).astype(int) - expected
@@ -198,7 +199,7 @@ def test_pixels_that_are_not_square(
         stream.codec_context.sample_aspect_ratio = aspect
 
     path = write_film(tmp_path / "a.mp4", [UPRIGHT], options={"qp": "1"}, set_up=set_up)
-    assert film_info(path).size == size
+    assert film_info(film_index(path)).size == size
     # In its own shape nothing is cut off and no bar is added.
     whole = np.asarray(Image.fromarray(UPRIGHT).resize(size, Image.Resampling.LANCZOS)).astype(int)
     for resize in ("crop", "pad", "stretch"):
@@ -211,7 +212,7 @@ def test_pixels_that_are_not_square_are_turned_too(tmp_path: Path) -> None:
         stream.set_display_rotation(90)
 
     path = write_film(tmp_path / "a.mp4", [UPRIGHT], options={"qp": "1"}, set_up=set_up)
-    assert film_info(path).size == (32, 96)
+    assert film_info(film_index(path)).size == (32, 96)
     expected = np.rot90(np.repeat(UPRIGHT, 2, axis=1)).astype(int)
     assert np.abs(first(path, (32, 96), "pad") - expected).mean() < 10
 

@@ -286,12 +286,14 @@ def test_damage_on_the_way_says_where_and_junk_at_the_end_is_none(tmp_path: Path
         read_sound(path)
 
 
-def test_a_rate_that_changes_on_the_way_is_refused(tmp_path: Path) -> None:
-    for name, rate in (("a", 44_100), ("b", 48_000)):
+@pytest.mark.parametrize("rates", [(44_100, 48_000), (48_000, 44_100)])
+def test_a_rate_that_changes_on_the_way_is_refused(tmp_path: Path, rates: tuple[int, int]) -> None:
+    """In one way, since FFmpeg says the last rate of the first frame of so short a file."""
+    for name, rate in zip("ab", rates, strict=True):
         write_sound(tmp_path / f"{name}.mp3", [(0, wandering_tone(rate, rate))], rate)
     both = (tmp_path / "a.mp3").read_bytes() + (tmp_path / "b.mp3").read_bytes()
     (tmp_path / "c.mp3").write_bytes(both)
-    with pytest.raises(InputError, match=r"changes from \d+ to \d+ samples a second"):
+    with pytest.raises(InputError, match="changes between 44100 and 48000 samples a second on"):
         read_sound(tmp_path / "c.mp3")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import wait
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 
 from giffusion.engine.errors import InputError, SettingsError
+from giffusion.engine.media.decoding import FilmDecoder
 from giffusion.engine.media.index import film_index
 from giffusion.engine.media.probe import film_info
 from giffusion.engine.media.video import READ_AHEAD, FilmCut, FilmReader, count_frames
@@ -51,8 +55,13 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @contextmanager
-def reading(cut: FilmCut, fps: Fraction, size: tuple[int, int] = SIZE) -> Iterator[FilmReader]:
-    reader = FilmReader(cut, size, fps)
+def reading(
+    cut: FilmCut,
+    fps: Fraction,
+    size: tuple[int, int] = SIZE,
+    promised: Iterable[int] | None = None,
+) -> Iterator[FilmReader]:
+    reader = FilmReader(cut, size, fps, frames=promised)
     try:
         yield reader
     finally:
@@ -69,7 +78,7 @@ def test_every_frame_is_read_once_at_the_films_rate(tmp_path: Path, name: str) -
     """And in any order: what is come to by seeking is what is come to by decoding on."""
     how = {"rate": Fraction(24), **KINDS[name]}
     path = numbered_film(tmp_path / name, 40, **how)
-    info = film_info(path)
+    info = film_info(film_index(path))
     assert (info.num_frames, info.fps, info.variable) == (40, how["rate"], False)
     assert info.duration_s == 40 / info.fps
     assert (info.size, info.rotation, info.has_sound, info.num_missing) == (SIZE, 0, False, 0)
@@ -93,7 +102,7 @@ def test_a_long_film_is_sought_in(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
 def test_rates_are_exact_though_containers_round(tmp_path: Path, name: str, rate: Fraction) -> None:
     path = numbered_film(tmp_path / name, 60, rate=rate)
-    info = film_info(path)
+    info = film_info(film_index(path))
     assert (info.fps, info.variable, info.num_frames) == (rate, False, 60)
     assert info.duration_s == 60 / rate
     assert numbers(FilmCut(path), rate) == list(range(60))
@@ -132,7 +141,7 @@ TIMES = [0, 40, 80, 90, 100, 400, 433, 467, 1000, 1001]
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_a_varying_rate(tmp_path: Path, name: str) -> None:
     path = numbered_film(tmp_path / name, len(TIMES), times=TIMES)
-    info = film_info(path)
+    info = film_info(film_index(path))
     assert info.variable
     assert info.num_frames == len(TIMES)
     assert info.fps == Fraction(9 * 1000, 1001).limit_denominator(1001)
@@ -146,7 +155,7 @@ def test_a_varying_rate_in_ticks_that_no_frame_lasts_whole(tmp_path: Path) -> No
     kept = [n for n in range(40) if n % 7 != 3]
     times = [round(n * 1000 / 30) for n in kept]
     path = numbered_film(tmp_path / "a.mkv", len(kept), times=times)
-    assert film_info(path).variable
+    assert film_info(film_index(path)).variable
     expected = [max(k for k, n in enumerate(kept) if n <= i) for i in range(40)]
     assert numbers(FilmCut(path), Fraction(30))[:40] == expected
 
@@ -154,15 +163,14 @@ def test_a_varying_rate_in_ticks_that_no_frame_lasts_whole(tmp_path: Path) -> No
 def test_times_count_from_the_first_frame(tmp_path: Path) -> None:
     times = [5000 + 40 * i for i in range(10)]
     path = numbered_film(tmp_path / "a.mkv", 10, times=times)
-    info = film_info(path)
-    assert info.start_s == 5
+    info = film_info(film_index(path))
     assert info.duration_s * info.fps == 10
     assert numbers(FilmCut(path), Fraction(25)) == list(range(10))
 
 
 def test_a_film_of_one_frame(tmp_path: Path) -> None:
     path = numbered_film(tmp_path / "a.mp4", 1)
-    info = film_info(path)
+    info = film_info(film_index(path))
     assert (info.num_frames, info.fps, info.variable) == (1, Fraction(24), False)
     assert numbers(FilmCut(path), Fraction(24)) == [0]
 
@@ -178,9 +186,7 @@ def test_frames_that_show_the_same_are_one_array(tmp_path: Path) -> None:
 
 def test_an_index_that_is_known_is_used(tmp_path: Path) -> None:
     path = numbered_film(tmp_path / "a.mp4", 12)
-    shares: list[float] = []
-    index = film_index(path, shares.append)
-    assert shares == []  # it is short
+    index = film_index(path)
     reader = FilmReader(FilmCut(path), SIZE, index.fps, index)
     assert reader.num_frames == count_frames(FilmCut(path), index, index.fps) == 12
     assert count_frames(FilmCut(path, stride=5), index, Fraction(48)) == 5
@@ -188,12 +194,49 @@ def test_an_index_that_is_known_is_used(tmp_path: Path) -> None:
     reader.close()
 
 
-def test_progress_is_told_of_a_long_film(tmp_path: Path) -> None:
-    path = numbered_film(tmp_path / "a.mp4", 2500, options={"preset": "ultrafast"})
-    shares: list[float] = []
-    assert film_index(path, shares.append).num_frames == 2500
-    assert len(shares) == 2
-    assert 0 < shares[0] < shares[1] <= 1
+def test_a_film_that_takes_long_to_read_through_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    assert film_index(numbered_film(tmp_path / "a.mp4"), notes.append).num_frames == 30
+    assert notes == []
+    path = numbered_film(tmp_path / "b.mp4")
+    monkeypatch.setattr("giffusion.engine.media.index.NOTE_AFTER_S", 0)
+    film_index(path, notes.append)
+    assert notes == [f"{path}: reading through 0.0 GB for its frames"]
+    film_index(path, notes.append)
+    assert len(notes) == 1  # it is known
+
+
+def test_a_film_is_read_through_once_while_it_stays_as_it_is(tmp_path: Path) -> None:
+    paths = [numbered_film(tmp_path / f"{name}.mp4") for name in "abc"]
+    first = film_index(paths[0])
+    assert film_index(paths[0]) is first
+    # Another of the same size, put in its place with its times.
+    other = numbered_film(tmp_path / "other.mp4", 31)
+    for path in (paths[0], other):  # with an MP4's box of nothing at the end
+        room = 20_000 - path.stat().st_size
+        path.write_bytes(path.read_bytes() + room.to_bytes(4) + b"free" + bytes(room - 8))
+    first, found = film_index(paths[0]), paths[0].stat()
+    paths[0].write_bytes(other.read_bytes())
+    os.utime(paths[0], ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert (first.num_frames, film_index(paths[0]).num_frames) == (30, 31)
+    other.replace(paths[0])
+    last = film_index(paths[0])
+    assert last is not first
+    # Films are not kept without end.
+    for path in paths[1:]:
+        film_index(path)
+    assert film_index(paths[0]) is not last
+
+
+def test_a_film_that_changes_while_it_is_read_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = numbered_film(tmp_path / "a.mp4")
+    monkeypatch.setattr("giffusion.engine.media.index.NOTE_AFTER_S", 0)
+    first = film_index(path, lambda note: os.utime(path))
+    assert film_index(path) is not first
 
 
 def test_a_reader_ends_with_its_thread_and_its_file(tmp_path: Path) -> None:
@@ -217,6 +260,44 @@ def test_few_frames_are_read_ahead(tmp_path: Path) -> None:
             assert len(reader._ahead) <= READ_AHEAD
 
 
+@pytest.mark.parametrize(
+    "promised", [range(100, 110), [0, 1, 100, 101, 102, 290], range(0, 60, 7), None]
+)
+def test_what_is_promised_is_decoded_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, promised: Sequence[int] | None
+) -> None:
+    """Wherever it begins and whatever it leaves out: from the key frame before, forward."""
+    decoded, decode = [], FilmDecoder._decoded
+
+    def counted(self: FilmDecoder) -> Generator[tuple[int, Any], None, None]:
+        for found in decode(self):
+            decoded.append(found[0])
+            yield found
+
+    monkeypatch.setattr(FilmDecoder, "_decoded", counted)
+    path = numbered_film(tmp_path / "a.mp4", 300, options={"preset": "ultrafast", "g": "12"})
+    asked = range(100, 110) if promised is None else promised
+    with reading(FilmCut(path), Fraction(24), promised=promised) as reader:
+        for frame in asked:
+            assert number_of(reader.read(frame)) == frame % 256
+            wait(reader._ahead.values())
+    runs = 1 + sum(after - before > 48 for before, after in pairwise(asked))
+    between = sum(after - before for before, after in pairwise(asked) if after - before <= 48)
+    # The first opening peeks at nothing; a run begins up to 11 frames early and looks 1 ahead.
+    assert len(decoded) <= between + runs * 14 + (READ_AHEAD if promised is None else 0)
+
+
+def test_a_promise_is_used_up_a_few_frames_ahead(tmp_path: Path) -> None:
+    path = numbered_film(tmp_path / "a.mp4", 60)
+    promised = iter(range(0, 60, 3))
+    with reading(FilmCut(path), Fraction(24), promised=promised) as reader:
+        assert number_of(reader.read(0)) == 0
+        assert next(promised) == 15
+        # Some of these have not been promised.
+        for frame in (3, 4, 15, 30, 31, 2, 45):
+            assert number_of(reader.read(frame)) == frame
+
+
 @pytest.mark.parametrize("frame", [-1, 30, 10**12])
 def test_past_the_end_is_told_in_a_line(tmp_path: Path, frame: int) -> None:
     path = numbered_film(tmp_path / "a.mp4", 30)
@@ -234,7 +315,7 @@ def test_past_the_end_is_told_in_a_line(tmp_path: Path, frame: int) -> None:
         ({"start_s": Fraction(-1)}, "the film's start is -1 s: expected 0 or more"),
         (
             {"start_s": Fraction(2), "end_s": Fraction(2)},
-            "the film's end is 2 s: expected one after its start, 2 s",
+            "the film would begin at 2 s and end at 2 s: expected the end above the start",
         ),
         ({"stride": 0}, "the film's stride is 0: expected 1 or more"),
         ({"resize": "squash"}, "unknown resize 'squash': known: crop, pad, stretch"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.motion.coherence import Coherence, scale_limits
+from giffusion.engine.settings import RenderSettings
 
 SHAPE = (4, 8, 6)
 N = 4 * 8 * 6
@@ -57,14 +60,6 @@ def test_the_ends_of_the_ranges() -> None:
     np.testing.assert_allclose(moved, reference, atol=1e-6)
 
 
-@given(st.floats(0, N / 2), st.floats(0, 1), st.floats(0, 1))
-def test_the_matrix_is_the_step(scale: float, alpha: float, level: float) -> None:
-    latents, reference, noise = (normal(seed) for seed in range(3))
-    step = Coherence(scale, alpha, level)
-    by_matrix = np.tensordot(step.matrix(N), np.stack([latents, reference, noise]), 1)
-    np.testing.assert_allclose(by_matrix, step.apply(latents, reference, noise), atol=1e-5)
-
-
 @given(st.floats(0, N / 2), st.floats(0, 1))
 def test_a_step_never_overshoots(scale: float, alpha: float) -> None:
     latents, reference = np.ones(SHAPE, np.float32), np.zeros(SHAPE, np.float32)
@@ -82,11 +77,12 @@ def test_a_scale_that_overshoots_is_refused(scale: float) -> None:
 def test_the_limit_is_half_the_elements() -> None:
     assert str(scale_limits(4 * 64 * 64)) == "0 to 8192"
     with pytest.raises(SettingsError, match=r"^coherence is 9000: expected 0 to 8192$"):
-        Coherence(9000).matrix(4 * 64 * 64)
+        Coherence(9000).pull(4 * 64 * 64)
 
 
-@pytest.mark.parametrize("name", ["alpha", "noise"])
+@pytest.mark.parametrize("name", ["coherence_alpha", "coherence_noise"])
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 def test_shares_are_from_0_to_1(name: str, value: float) -> None:
-    with pytest.raises(SettingsError, match=f"^coherence_{name} is .*: expected 0 to 1$"):
-        Coherence(**{"scale": 1, name: value})
+    values: dict[str, Any] = {"coherence": 1.0, name: value}
+    with pytest.raises(SettingsError, match=f"^{name} .* is out of range: expected at "):
+        RenderSettings(**values)
