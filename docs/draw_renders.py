@@ -34,10 +34,16 @@ def main() -> None:
 
 
 def draw_motion(folder: Path) -> None:
-    """Frames that are zoomed and turned as they go, and the same frames without."""
-    text = "0: a red rose on a white background\n28: a sunflower on a sky blue background"
-    moving = {"zoom": 1.02, "angle": -3, "strength": 0.4, "color_match": True, "seed": "t"}
-    rows = [made(folder, text), made(folder, text, **moving)]
+    """A walk, the same one zoomed and turned as it goes, and an apple that moves to the right."""
+    walk = "0: a house on a sky blue background\n28: a castle on a sky blue background"
+    turning = {"zoom": 1.015, "angle": -2, "strength": 0.35, "seed": "t"}
+    apple = "0: a red apple on a white background"
+    away = {"translate_x": 3, "padding": "reflection", "strength": 0.3, "seed": "t"}
+    rows = [
+        made(folder, walk),
+        made(folder, walk, **turning),
+        made(folder, apple, num_frames=29, **away),
+    ]
     save(rows, HERE / "motion_render.png")
 
 
