@@ -46,6 +46,10 @@ def marked_frames(times_s: Iterable[Fraction], fps: Fraction, num_frames: int) -
     return [marks[frame] for frame in sorted(marks)]
 
 
-def format_marks(marks: Iterable[Mark]) -> str:
-    """Writes marks as key-frame text, `12: 0.50s`: the times stand where prompts go."""
-    return "".join(f"{mark.frame}: {float(mark.time_s):.2f}s\n" for mark in marks)
+def format_marks(marks: Iterable[Mark], fps: Fraction) -> str:
+    """Writes marks as key-frame text, `12: 0.50s`: the times stand where prompts go.
+
+    A comment above them says for which rate they are.
+    """
+    lines = (f"{mark.frame}: {float(mark.time_s):.2f}s\n" for mark in marks)
+    return f"# {fps} frames a second\n" + "".join(lines)

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(_facts(analysis, marks, options.fps)))
     else:
-        print(format_marks(marks), end="")
+        print(format_marks(marks, options.fps), end="")
 
 
 def _facts(analysis: Analysis, marks: Sequence[Mark], fps: Fraction) -> dict[str, object]:

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
         return
     note(f"{options.file}: {_sentence(info)}")
     note(f"rendered: {num_frames} frames at {fps} a second")
-    print(format_marks(marked_frames([], fps, num_frames)), end="")
+    print(format_marks(marked_frames([], fps, num_frames), fps), end="")
 
 
 def _facts(info: FilmInfo, fps: Fraction, num_frames: int) -> dict[str, Any]:

@@ -30,14 +30,15 @@ def audio(*words: object) -> None:
 
 def test_key_frames_are_printed(song: Path, capsys: Capture) -> None:
     audio(song)
-    lines = capsys.readouterr().out.splitlines()
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "# 24 frames a second"
     assert [line.partition(":")[0] for line in lines] == [
         *(str(12 * n) for n in range(12)),
         "143",
     ]
     assert lines[-1] == "143: 5.96s"
     audio(song, "--detect", "beats", "--fps", "24000/1001")
-    frames = [int(line.partition(":")[0]) for line in capsys.readouterr().out.splitlines()]
+    frames = [int(line.partition(":")[0]) for line in capsys.readouterr().out.splitlines()[1:]]
     assert (frames[0], frames[-1]) == (0, 143)
     assert set(frames[1:-1]) <= {round(n / 2 * 24000 / 1001) for n in range(1, 12)}
 
@@ -55,14 +56,14 @@ def test_programs_get_the_curve_too(song: Path, capsys: Capture) -> None:
 def test_a_plot_is_drawn(song: Path, tmp_path: Path, capsys: Capture) -> None:
     audio(song, "--plot", tmp_path / "curve.png", "--smooth", "0.2")
     assert (tmp_path / "curve.png").stat().st_size > 10_000
-    assert capsys.readouterr().out.startswith("0: 0.00s\n")
+    assert capsys.readouterr().out.startswith("# 24 frames a second\n0: 0.00s\n")
 
 
 def test_silence_is_said(tmp_path: Path, capsys: Capture) -> None:
     path = write_wav(tmp_path / "silence.wav", np.zeros(22050, np.float32))
     audio(path)
     captured = capsys.readouterr()
-    assert captured.out == "0: 0.00s\n23: 0.96s\n"
+    assert captured.out == "# 24 frames a second\n0: 0.00s\n23: 0.96s\n"
     assert captured.err == f"giffusion: warning: {path}: only silence is heard\n"
 
 

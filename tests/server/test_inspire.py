@@ -89,6 +89,8 @@ def test_the_page_shows_what_is_printed(run: Run, other: str) -> None:
     line = '    $ giffusion inspire "ocean, jazz" --seed 3 --key-frames 4 --model ./sd15\n'
     text = run("ocean, jazz", "--seed", "3", "--key-frames", "4", "--model", other)
     assert line + indent(text, "    ") + "\n" in page
+    own = '    $ giffusion inspire "ocean, jazz" --seed 3 --key-frames 3\n'
+    assert own + indent(run("ocean, jazz", "--seed", "3", "--key-frames", "3"), "    ") in page
     for name in ("mini", "scenes"):
         slots = vocabulary_for(name).slots
         assert f"| `{name}` | {len(slots['subject'])} | {len(slots['place'])}" in page

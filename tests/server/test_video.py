@@ -19,7 +19,7 @@ def test_key_frames_are_ready_for_prompts(tmp_path: Path, capfd: Capture) -> Non
     film = numbered_film(tmp_path / "in.mp4", 30, rate=Fraction(30000, 1001))
     assert main(["video", str(film)]) == 0
     printed, said = capfd.readouterr()
-    assert printed == "0: 0.00s\n29: 0.97s\n"
+    assert printed == "# 30000/1001 frames a second\n0: 0.00s\n29: 0.97s\n"
     assert [key.frame for key in parse_prompts(printed)] == [0, 29]
     assert said == (
         f"giffusion: {film}: 30 frames at 30000/1001 a second, 1.001 s of 64x48, without sound\n"

@@ -33,7 +33,10 @@ def test_frames_are_the_nearest_to_their_times(
 def test_the_text_is_frame_and_time() -> None:
     times_s = [Fraction(1, 2), Fraction(51, 100), Fraction(2)]
     marks = marked_frames(times_s, Fraction(24), 61)
-    assert format_marks(marks) == "0: 0.00s\n12: 0.50s\n48: 2.00s\n60: 2.50s\n"
+    assert (
+        format_marks(marks, Fraction(24))
+        == "# 24 frames a second\n0: 0.00s\n12: 0.50s\n48: 2.00s\n60: 2.50s\n"
+    )
 
 
 def test_of_two_frames_that_are_as_near_it_is_the_later() -> None:
@@ -45,10 +48,11 @@ def test_of_two_frames_that_are_as_near_it_is_the_later() -> None:
 def test_a_render_takes_the_text_as_it_is() -> None:
     fps = Fraction(24000, 1001)
     marks = marked_frames([Fraction(n, 3) for n in range(1, 30)], fps, 240)
-    timeline = Timeline.from_text(format_marks(marks), RenderSettings(fps=fps))
+    timeline = Timeline.from_text(format_marks(marks, fps), RenderSettings(fps=fps))
     assert [key.frame for key in timeline.key_frames] == [mark.frame for mark in marks]
     assert len(timeline) == 240
 
 
 def test_one_frame_is_one_line() -> None:
-    assert format_marks(marked_frames([], Fraction(24), 1)) == "0: 0.00s\n"
+    text = format_marks(marked_frames([], Fraction(24), 1), Fraction(24))
+    assert text == "# 24 frames a second\n0: 0.00s\n"
