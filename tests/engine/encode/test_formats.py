@@ -25,11 +25,14 @@ def test_other_extensions_are_refused(name: str) -> None:
 
 def test_the_page_of_formats_says_what_the_tables_say() -> None:
     rows = table_rows("formats.md")
-    by_name = {row[0]: row for row in rows if len(row) == 6}
+    # The table of formats is the page's first.
+    by_name = {row[0]: row for row in reversed(rows) if len(row) == 7}
     for extension, kind in FORMATS.items():
         name = "`NAME/%05d.png`" if extension == ".png" else f"`{extension}`"
         assert by_name[name][1] == ", ".join(f"`{encoder}`" for encoder in kind.encoders)
-    scales = {row[0].strip("`"): row[2:] for row in rows if len(row) == 5 and "`" in row[0]}
+        assert (by_name[name][4] != "none") == kind.carries_sound
+    encoders = (row for row in rows if len(row) == 5 and row[0].strip("`") in ENCODERS)
+    scales = {row[0].strip("`"): row[2:] for row in encoders}
     assert scales.keys() == {name for name, info in ENCODERS.items() if info.quality}
     for name, values in scales.items():
         options = ENCODERS[name].quality
