@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from giffusion.engine.audio.options import AudioOptions
 from giffusion.engine.errors import SettingsError
@@ -16,7 +16,6 @@ from giffusion.engine.media.parts import check_order
 from giffusion.engine.values import MAX_SECONDS, in_range
 
 if TYPE_CHECKING:
-    from giffusion.engine.media.fitting import Resize
     from giffusion.engine.media.video import FilmCut
     from giffusion.engine.settings import RenderSettings
 
@@ -85,7 +84,7 @@ def film_cut(settings: RenderSettings) -> FilmCut | None:
         settings.video_start_s,
         settings.video_end_s,
         settings.video_stride,
-        cast("Resize", settings.resize),
+        settings.resize,
     )
 
 

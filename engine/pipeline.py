@@ -29,7 +29,6 @@ from giffusion.engine.batching.lanes import Arrival, Finished, Lanes
 from giffusion.engine.batching.queues import FrameTask
 from giffusion.engine.batching.scheduler import Scheduler, Slot
 from giffusion.engine.checks import check_batch
-from giffusion.engine.conditions.pictures import InitImage
 from giffusion.engine.errors import DeviceError, GiffusionError
 from giffusion.engine.frames import Frame
 from giffusion.engine.media.index import FilmIndex
@@ -146,7 +145,7 @@ class Engine:
         sink: FrameSink,
         *,
         frames: range | None = None,
-        image: InitImage | None = None,
+        image: NDArray[np.uint8] | None = None,
         film: FilmIndex | None = None,
         scratch: Path | None = None,
     ) -> Job:
@@ -159,7 +158,7 @@ class Engine:
             sink: takes the frames, in order.
             frames: the segment to render, of step 1 and not empty; None for all frames. Where
                 frames follow from each other it begins at a cut.
-            image: the settings' init picture, if it has been read already.
+            image: the settings' init picture, (H, W, 3) RGB, if it has been read already.
             film: where the frames of their film are, if that has been read through already.
             scratch: folder where frames of later chains wait; None is the system's for such files.
 

@@ -146,8 +146,9 @@ def render(
     timeline = timeline.for_model(model_guides=model.guides)
     check_job(model, timeline, settings, batch=DEFAULT_BATCH if batch is None else batch)
     size = model.check_size(settings.size)
-    media = read_media(timeline, size, output, note)
+    # First, since they say in the system's words why a file cannot be read.
     digests = source_digests(timeline)
+    media = read_media(timeline, size, output, note)
     if on_warning is not None:
         for line in cautions(model, timeline):
             on_warning(line)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from reprlib import repr as quote
 
+from giffusion.engine.audio.options import HEARD
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.kinds import expected_kind
 from giffusion.engine.media.fitting import RESIZES
@@ -160,11 +161,11 @@ class RenderSettings:
     audio: str | None = None
     audio_start_s: Fraction = Fraction(0)
     audio_end_s: Fraction | None = None
-    audio_component: str = "both"
-    audio_margin: float = 1.0
-    audio_reduction: str = "max"
-    audio_band: tuple[float, float] | None = None
-    audio_smooth: float = 0.0
+    audio_component: str = HEARD.component
+    audio_margin: float = HEARD.margin
+    audio_reduction: str = HEARD.reduction
+    audio_band: tuple[float, float] | None = HEARD.band
+    audio_smooth: float = HEARD.smooth
     mute: bool = False
     zoom: float | str | None = None
     angle: float | str | None = None
@@ -237,6 +238,16 @@ class RenderSettings:
     def has_init(self) -> bool:
         """Whether frames have a picture of the user's to start from."""
         return self.image is not None or self.video is not None
+
+    @property
+    def follows_sound(self) -> bool:
+        """Whether any frame depends on how loud the sound is."""
+        if self.audio is None:
+            return False
+        bent = parse_interpolation(self.interpolation, self.interpolation_args).schedule
+        schedules = [self.schedule(name) for name in SCHEDULES]
+        heard = any("audio" in schedule.names for schedule in (*schedules, bent) if schedule)
+        return heard or self.interpolation == "audio"
 
     @property
     def is_chained(self) -> bool:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from giffusion.engine.audio.options import COMPONENTS, REDUCTIONS, AudioOptions
 from giffusion.engine.settings import RenderSettings
-from giffusion.engine.values import parse_band, parse_fps, parse_seconds
-from giffusion.server.option_types import typed
+from giffusion.engine.values import parse_fps
+from giffusion.server.option_types import add_heard, add_part, typed
 
 DETECTORS = ("onsets", "beats")
 
@@ -31,36 +30,6 @@ def add_audio_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, with the curve")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw sound and curve, as .png")
     parser.add_argument("--force", action="store_true", help="replace an existing plot")
-    _add_heard(parser.add_argument_group("what is heard"))
-
-
-def _add_heard(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--start",
-        type=typed(parse_seconds),
-        metavar="TIME",
-        help="where it begins, as 12.5 or 1:02.5",
-    )
-    group.add_argument(
-        "--end", type=typed(parse_seconds), metavar="TIME", help="where it ends, as 12.5 or 1:02.5"
-    )
-    group.add_argument(
-        "--component", metavar="NAME", help=_help(", ".join(COMPONENTS), "component")
-    )
-    group.add_argument(
-        "--margin", type=float, metavar="M", help=_help("how far the other is kept out", "margin")
-    )
-    group.add_argument(
-        "--band", type=typed(parse_band), metavar="LOW-HIGH", help="frequencies in Hz, as 20-200"
-    )
-    group.add_argument(
-        "--smooth", type=float, metavar="S", help=_help("share of a steady motion", "smooth")
-    )
-    names = ", ".join(REDUCTIONS)
-    group.add_argument(
-        "--reduction", metavar="NAME", help=_help(f"over them, {names}", "reduction")
-    )
-
-
-def _help(text: str, field: str) -> str:
-    return f"{text} (default: {AudioOptions.default(field)})"
+    heard = parser.add_argument_group("what is heard")
+    add_part(heard, "--", "where it begins", "where it ends")
+    add_heard(heard, "--")

@@ -12,6 +12,7 @@ from giffusion.engine.notes import OnNote
 from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timelines.planning import plan_timeline, settings_after_film
 from giffusion.engine.timelines.timeline import Timeline
+from giffusion.server.texts import decoded
 
 MAX_PROMPT_BYTES = 64 << 20
 STANDARD_INPUT = Path("-")
@@ -49,15 +50,11 @@ def _read_prompts(options: argparse.Namespace) -> tuple[str, str]:
         else:
             with options.file.open("rb") as stream:
                 content = stream.read(MAX_PROMPT_BYTES + 1)
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{source} is not UTF-8 text: byte {error.start} cannot be read; save it as UTF-8"
-        ) from None
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror}") from None
     if len(content) > MAX_PROMPT_BYTES:
         raise InputError(f"{source} is longer than {MAX_PROMPT_BYTES >> 20} MiB of key-frame text")
+    text = decoded(content, source)
     if options.file == STANDARD_INPUT:
         # It is there only once, and `--save-config` has it written down.
         options.file, options.prompts = None, text

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from giffusion.engine.audio.options import COMPONENTS, REDUCTIONS
 from giffusion.engine.media.fitting import RESIZES
 from giffusion.engine.settings import PADDINGS
-from giffusion.engine.values import parse_band, parse_seconds
-from giffusion.server.option_types import add_flag, help_text, typed
+from giffusion.server.option_types import add_flag, add_heard, add_part, help_text
 
 
 def add_media_options(parser: argparse.ArgumentParser) -> None:
@@ -28,20 +26,7 @@ def add_media_options(parser: argparse.ArgumentParser) -> None:
 def _add_init(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--image", metavar="FILE", help="picture that frames start from")
     group.add_argument("--video", metavar="FILE", help="film whose frames they start from")
-    group.add_argument(
-        "--video-start",
-        dest="video_start_s",
-        type=typed(parse_seconds),
-        metavar="TIME",
-        help="where in the film the first frame is, as 12.5 or 1:02.5",
-    )
-    group.add_argument(
-        "--video-end",
-        dest="video_end_s",
-        type=typed(parse_seconds),
-        metavar="TIME",
-        help="where the film ends, as 12.5 or 1:02.5",
-    )
+    add_part(group, "--video-", "where in the film the first frame is", "where the film ends")
     group.add_argument(
         "--video-stride", type=int, metavar="N", help="take every N-th frame of the film"
     )
@@ -56,48 +41,8 @@ def _add_init(group: argparse._ArgumentGroup) -> None:
 
 def _add_sound(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--audio", metavar="FILE", help="sound that is heard, and that moves frames")
-    group.add_argument(
-        "--audio-start",
-        dest="audio_start_s",
-        type=typed(parse_seconds),
-        metavar="TIME",
-        help="where in the sound the first frame is, as 12.5 or 1:02.5",
-    )
-    group.add_argument(
-        "--audio-end",
-        dest="audio_end_s",
-        type=typed(parse_seconds),
-        metavar="TIME",
-        help="where the sound ends, as 12.5 or 1:02.5",
-    )
-    group.add_argument(
-        "--audio-component",
-        metavar="NAME",
-        help=help_text(", ".join(COMPONENTS), "audio_component"),
-    )
-    group.add_argument(
-        "--audio-margin",
-        type=float,
-        metavar="M",
-        help=help_text("how far the other is kept out", "audio_margin"),
-    )
-    group.add_argument(
-        "--audio-reduction",
-        metavar="NAME",
-        help=help_text(f"over frequencies, {', '.join(REDUCTIONS)}", "audio_reduction"),
-    )
-    group.add_argument(
-        "--audio-band",
-        type=typed(parse_band),
-        metavar="LOW-HIGH",
-        help="frequencies in Hz that are listened to (default: all)",
-    )
-    group.add_argument(
-        "--audio-smooth",
-        type=float,
-        metavar="S",
-        help=help_text("share of a steady motion in it, 0 to 1", "audio_smooth"),
-    )
+    add_part(group, "--audio-", "where in the sound the first frame is", "where the sound ends")
+    add_heard(group, "--audio-")
     add_flag(group, "--mute", "leave the sound out of the file")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from giffusion.engine.errors import InputError, SettingsError, nearest, one_line, reason_of
 from giffusion.server.settings_keys import OF_THE_CALL, SCHEMA, Key, Kind, settings_keys
 from giffusion.server.settings_paths import path_from_file
+from giffusion.server.texts import decoded
 
 MAX_BYTES = 16 << 20
 _VERSION = "schema"
@@ -53,12 +54,6 @@ def _read(path: Path) -> str:
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
-        # Editors on Windows begin it with a mark.
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text: byte {error.start} cannot be read; save it as UTF-8"
-        ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {reason_of(error)}") from None
     if len(content) > MAX_BYTES:
@@ -66,7 +61,7 @@ def _read(path: Path) -> str:
             f"{path} is longer than {MAX_BYTES >> 20} MiB of settings: keep key frames in a file "
             "of their own, [prompts] file"
         )
-    return text
+    return decoded(content, path)
 
 
 def _parse(path: Path, text: str) -> Mapping[str, Any]:

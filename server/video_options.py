@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from giffusion.engine.values import parse_fps, parse_seconds
-from giffusion.server.option_types import typed
+from giffusion.engine.values import parse_fps
+from giffusion.server.option_types import add_part, typed
 
 
 def add_video_options(parser: argparse.ArgumentParser) -> None:
@@ -15,15 +15,7 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps", type=typed(parse_fps), help="frames a second of the render (default: the film's)"
     )
-    parser.add_argument(
-        "--start",
-        type=typed(parse_seconds),
-        metavar="TIME",
-        help="where it begins, as 12.5 or 1:02.5",
-    )
-    parser.add_argument(
-        "--end", type=typed(parse_seconds), metavar="TIME", help="where it ends, as 12.5 or 1:02.5"
-    )
+    add_part(parser, "--", "where it begins", "where it ends")
     parser.add_argument(
         "--stride", type=int, default=1, metavar="N", help="take every N-th frame of it"
     )

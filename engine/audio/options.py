@@ -64,6 +64,10 @@ class AudioOptions:
         return next(field.default for field in fields(cls) if field.name == name)
 
 
+HEARD = AudioOptions()
+"""What is heard where nothing is said."""
+
+
 def _check_band(low: float, high: float) -> None:
     if not 0 <= low < high <= MAX_HZ:
         raise SettingsError(

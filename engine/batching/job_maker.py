@@ -12,6 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from giffusion.engine.batching.batch import Steps, sampler_steps
 from giffusion.engine.batching.chains import Chain
 from giffusion.engine.batching.following import Follower
@@ -23,7 +26,7 @@ from giffusion.engine.conditions.conditioning import Conditioner, InitLatents
 from giffusion.engine.conditions.control import map_reader
 from giffusion.engine.conditions.embedder import PromptEmbedder
 from giffusion.engine.conditions.init_latents import Close, film_latents, picture_latents
-from giffusion.engine.conditions.pictures import InitImage, PictureEncoder
+from giffusion.engine.conditions.pictures import PictureEncoder
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.model import Model
 from giffusion.engine.runtimes.base import Runtime
@@ -76,7 +79,7 @@ class JobMaker:
         sink: FrameSink,
         *,
         frames: range | None = None,
-        image: InitImage | None = None,
+        image: NDArray[np.uint8] | None = None,
         film: FilmIndex | None = None,
         scratch: Path | None = None,
     ) -> Job:
@@ -143,7 +146,7 @@ class JobMaker:
         self,
         timeline: Timeline,
         runs: Sequence[range],
-        image: InitImage | None,
+        image: NDArray[np.uint8] | None,
         film: FilmIndex | None,
     ) -> tuple[InitLatents | None, Close]:
         settings = timeline.settings

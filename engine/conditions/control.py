@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,6 @@ from giffusion.engine.conditions.pictures import file_digest, read_picture
 from giffusion.engine.encode.sequence import is_pattern, parse_pattern
 from giffusion.engine.errors import InputError
 from giffusion.engine.timelines.timeline import Timeline
-
-if TYPE_CHECKING:
-    from giffusion.engine.media.fitting import Resize
 
 
 def map_file(control: str, frame: int) -> Path:
@@ -62,7 +58,7 @@ def map_reader(control: str, size: tuple[int, int], resize: str = "crop") -> Rea
 
     @lru_cache(maxsize=1)
     def read(path: Path) -> NDArray[np.uint8]:
-        return read_picture(path, size, cast("Resize", resize))
+        return read_picture(path, size, resize)
 
     return lambda frame: read(map_file(control, frame))
 

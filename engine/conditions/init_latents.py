@@ -7,26 +7,31 @@ said, before the job is queued; pixels become latents on the thread that makes c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from giffusion.engine.conditions.conditioning import InitLatents
-from giffusion.engine.conditions.pictures import InitImage, PictureEncoder, read_image
+from giffusion.engine.conditions.pictures import PictureEncoder, read_picture
 from giffusion.engine.errors import SettingsError
 from giffusion.engine.media_settings import film_cut
 from giffusion.engine.settings import FROM_NOISE
 from giffusion.engine.timelines.timeline import Timeline
 
 if TYPE_CHECKING:
-    from giffusion.engine.media.fitting import Resize
     from giffusion.engine.media.index import FilmIndex
 
 Close = Callable[[], None]
 
 
 def picture_latents(
-    timeline: Timeline, encoder: PictureEncoder, size: tuple[int, int], image: InitImage | None
+    timeline: Timeline,
+    encoder: PictureEncoder,
+    size: tuple[int, int],
+    image: NDArray[np.uint8] | None,
 ) -> InitLatents:
     """Reads the picture of a job; it is encoded at the first frame that starts from it.
 
@@ -34,15 +39,16 @@ def picture_latents(
         timeline: the job's; its settings name a picture.
         encoder: what makes latents.
         size: (width, height) of the frames.
-        image: the picture, if it has been read already.
+        image: the picture, (H, W, 3) RGB, if it has been read already.
 
     Raises:
         InputError: it cannot be read.
     """
     settings = timeline.settings
     assert settings.image is not None
-    read = image or read_image(Path(settings.image), size, cast("Resize", settings.resize))
-    encoded = cache(lambda: encoder.encode(read.pixels))
+    if image is None:
+        image = read_picture(Path(settings.image), size, settings.resize)
+    encoded = cache(partial(encoder.encode, image))
     return lambda frame: encoded()
 
 

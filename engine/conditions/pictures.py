@@ -8,7 +8,6 @@ size, or refused in a line.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from giffusion.engine.errors import InputError, reason_of
 from giffusion.engine.media.colours import on_white
 from giffusion.engine.media.files import check_file
 from giffusion.engine.media.files import file_digest as digest_of
-from giffusion.engine.media.fitting import Resize, fitted
+from giffusion.engine.media.fitting import fitted
 from giffusion.engine.model import Model, latent_size
 from giffusion.engine.runtimes.base import Graph, Runtime
 
@@ -33,20 +32,7 @@ _EXPECTED = "a picture"
 _KINDS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InitImage:
-    """The picture that a job's frames start from.
-
-    Args:
-        pixels: (H, W, 3) RGB, of the job's size.
-        sha256: of the file that it was read from.
-    """
-
-    pixels: NDArray[np.uint8]
-    sha256: str
-
-
-def read_picture(path: Path, size: tuple[int, int], resize: Resize = "crop") -> NDArray[np.uint8]:
+def read_picture(path: Path, size: tuple[int, int], resize: str = "crop") -> NDArray[np.uint8]:
     """Reads a picture, turned as its camera says and brought to a size.
 
     What is transparent becomes white.
@@ -79,13 +65,6 @@ def read_picture(path: Path, size: tuple[int, int], resize: Resize = "crop") -> 
         reason = reason_of(error)
         raise InputError(f"{path} cannot be read as a picture: {reason}") from error
     return np.asarray(fitted(on_white(turned), size, resize), np.uint8)
-
-
-def read_image(path: Path, size: tuple[int, int], resize: Resize = "crop") -> InitImage:
-    """Reads a picture, as `read_picture`, and says which file it was."""
-    # First, since it says in the system's words why a file cannot be read.
-    digest = file_digest(path)
-    return InitImage(read_picture(path, size, resize), digest)
 
 
 def file_digest(path: Path) -> str:

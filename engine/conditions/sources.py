@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from giffusion.engine.batching.mirror import mirrored_frames
 from giffusion.engine.conditions.control import maps_digest
 from giffusion.engine.conditions.init_latents import check_film_length
-from giffusion.engine.conditions.pictures import InitImage, read_image
+from giffusion.engine.conditions.pictures import read_picture
 from giffusion.engine.encode import SoundTrack, carries_sound, check_sound
 from giffusion.engine.encode.replacing import would_replace
 from giffusion.engine.errors import OutputError
@@ -24,21 +26,18 @@ from giffusion.engine.media_settings import DIGESTED, SOURCES, film_cut, heard_p
 from giffusion.engine.notes import OnNote
 from giffusion.engine.timelines.timeline import Timeline
 
-if TYPE_CHECKING:
-    from giffusion.engine.media.fitting import Resize
-
 
 @dataclass(frozen=True, slots=True)
 class Media:
     """What was read of a job's files before anything is rendered.
 
     Args:
-        image: the init picture.
+        image: the init picture, (H, W, 3) RGB.
         film: where the frames of the init film are.
         sound: what is heard beside the frames.
     """
 
-    image: InitImage | None = None
+    image: NDArray[np.uint8] | None = None
     film: FilmIndex | None = None
     sound: SoundTrack | None = None
 
@@ -75,9 +74,9 @@ def read_media(timeline: Timeline, size: tuple[int, int], output: Path, on_note:
         InputError: a file cannot be read, or has not what is asked of it.
         SettingsError: a frame lies behind the end of the film that it starts from.
     """
-    settings = timeline.settings
-    resize = cast("Resize", settings.resize)
-    image = None if settings.image is None else read_image(Path(settings.image), size, resize)
+    settings, image = timeline.settings, None
+    if settings.image is not None:
+        image = read_picture(Path(settings.image), size, settings.resize)
     return Media(image, _film(timeline, on_note), _sound(timeline, output, on_note))
 
 

@@ -8,14 +8,13 @@ already comes out as it went in.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Resize = Literal["crop", "pad", "stretch"]
+RESIZES = ("crop", "pad", "stretch")
 """Fill the frame and cut off what is over, show all with black bars, or change the proportions."""
-RESIZES: tuple[Resize, ...] = get_args(Resize)
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 
@@ -23,7 +22,7 @@ Box = tuple[float, float, float, float]
 def fitted(
     picture: Image.Image,
     size: Size,
-    resize: Resize = "crop",
+    resize: str = "crop",
     pixel_aspect: Fraction = Fraction(1),
 ) -> Image.Image:
     """Brings a picture to a size, with Pillow's Lanczos filter over three lobes.
@@ -31,7 +30,7 @@ def fitted(
     Args:
         picture: of any size and mode that Pillow filters.
         size: (width, height) of the result.
-        resize: what is done where the shapes differ; what is cut or added is so about the centre.
+        resize: one of `RESIZES`, where the shapes differ; cut or added about the centre.
         pixel_aspect: width of a pixel of the picture as it is shown, over its height.
 
     Returns:

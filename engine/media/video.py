@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from giffusion.engine.errors import InputError, SettingsError
 from giffusion.engine.media.colours import ColourConverter
 from giffusion.engine.media.decoding import FilmDecoder
-from giffusion.engine.media.fitting import RESIZES, Resize, Size, fitted
+from giffusion.engine.media.fitting import RESIZES, Size, fitted
 from giffusion.engine.media.index import FilmIndex, film_index
 from giffusion.engine.media.orientation import orientation_of
 from giffusion.engine.media.parts import check_order, seconds
@@ -53,7 +53,7 @@ class FilmCut:
     start_s: Fraction = Fraction(0)
     end_s: Fraction | None = None
     stride: int = 1
-    resize: Resize = "crop"
+    resize: str = "crop"
 
     def check(self) -> None:
         """Checks what can be checked without the film.
@@ -183,7 +183,7 @@ def count_frames(cut: FilmCut, index: FilmIndex, fps: Fraction) -> int:
 class _Source:
     """Frames of the film in the render's size; on the reader's thread."""
 
-    def __init__(self, index: FilmIndex, size: Size, resize: Resize) -> None:
+    def __init__(self, index: FilmIndex, size: Size, resize: str) -> None:
         self._size, self._resize = size, resize
         self._decoder, self._colours = FilmDecoder(index), ColourConverter()
         self._made: tuple[int, Pixels] | None = None

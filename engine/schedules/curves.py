@@ -52,6 +52,11 @@ class Schedule:
     constant: float | None
     _entries: tuple[Entry, ...] = field(repr=False, compare=False)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The variables that its values depend on."""
+        return frozenset().union(*(entry.value.names for entry in self._entries))
+
     def bind(
         self,
         values: Mapping[str, float | Fraction],

@@ -23,7 +23,7 @@ def plan_timeline(
     source: str = "<prompts>",
     on_note: OnNote | None = None,
 ) -> Timeline:
-    """Reads key-frame text and plans it, after listening to the sound of the settings.
+    """Reads key-frame text and plans it, after listening to the sound that frames follow.
 
     Args:
         text: in either form of `giffusion.engine.prompts`.
@@ -68,8 +68,9 @@ def settings_after_film(values: Mapping[str, Any], on_note: OnNote | None = None
 
 
 def _energy(settings: RenderSettings, on_note: OnNote | None) -> EnergyCurve | None:
-    if settings.audio is None:
+    if not settings.follows_sound:
         return None
+    assert settings.audio is not None, "what is followed is a sound"
     from giffusion.engine.audio.analysis import energy_curve
 
     path, options = Path(settings.audio), audio_options(settings)

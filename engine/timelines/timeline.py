@@ -15,6 +15,7 @@ from itertools import chain, pairwise
 from operator import attrgetter
 
 from giffusion.engine.audio.curve import EnergyCurve
+from giffusion.engine.errors import SettingsError
 from giffusion.engine.prompts import KeyFrame, parse_prompts
 from giffusion.engine.schedules.curves import Curve, Series
 from giffusion.engine.schedules.easing import parse_interpolation
@@ -41,7 +42,7 @@ class Timeline:
         settings: `num_frames` None ends the sequence at the last key frame.
         model_guides: whether the model takes the guidance scale itself, as LCM does, so that frames
             have no negative condition.
-        energy: the loudness of the settings' sound on every frame; None where they have none.
+        energy: the loudness of the settings' sound on every frame; None where none follows it.
 
     Raises:
         SettingsError: no key frame, key frames that do not ascend, settings that contradict them, a
@@ -61,7 +62,11 @@ class Timeline:
         self.key_frames = tuple(key_frames)
         self.settings = settings
         self.model_guides = model_guides
-        assert (energy is None) == (settings.audio is None), "whoever opens the sound measures it"
+        if energy is None and settings.follows_sound:
+            raise SettingsError(
+                "the timeline does not know how loud the sound is: expected `energy`, as "
+                "`plan_timeline` measures it"
+            )
         self._energy = energy
         # With a schedule of seeds the key frames' own are not used.
         seed = settings.seed if isinstance(settings.seed, int) else 0

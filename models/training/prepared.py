@@ -76,10 +76,6 @@ class Prepared:
     questions: tuple[Question, ...]
 
     @property
-    def eval_captions(self) -> list[str]:
-        return [question.caption for question in self.questions]
-
-    @property
     def empty_ids(self) -> Tensor:
         """(24,) int16, the empty caption."""
         return torch.from_numpy(token_ids(load_tokenizer(self.tokenizer), [""])[0])

@@ -111,8 +111,9 @@ LINES = [
     ["plan", "two\nlines.txt"],
     *(
         ["plan", "film.txt", f"--{option}", LONG]
-        for option in ("video", "audio", "video-start", "audio-band", "config", "padding", "zoom")
+        for option in ("video", "video-start", "audio-band", "config", "padding", "zoom")
     ),
+    ["plan", "film.txt", "--interpolation", "audio", "--audio", LONG],
     ["audio", LONG],
     ["audio", "two\nlines.wav"],
     ["audio", "song.wav", "--detect", LONG],

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from giffusion.engine.errors import SettingsError
+from giffusion.engine.errors import InputError, SettingsError
 from giffusion.engine.media_settings import audio_options, film_cut, heard_part
 from giffusion.engine.settings import RenderSettings
+from giffusion.engine.timelines.planning import plan_timeline
 
 
 @pytest.mark.parametrize(
@@ -86,3 +87,30 @@ def test_what_is_read_and_heard() -> None:
     assert audio_options(song).band == (20, 200)
     assert heard_part(RenderSettings(audio="c.mp3", mute=True)) is None
     assert heard_part(RenderSettings()) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "follows"),
+    [
+        ({}, False),
+        ({"mute": True, "audio_smooth": 0.5}, False),
+        ({"guidance": "3 + t"}, False),
+        ({"interpolation": "audio"}, True),
+        ({"guidance": "0:(3), 5:(3 + audio)"}, True),
+        ({"zoom": "1 + audio/20"}, True),
+        ({"seed": "audio * 10"}, True),
+        ({"interpolation": "curve", "interpolation_args": "audio**2"}, True),
+    ],
+)
+def test_a_sound_is_listened_to_where_something_follows_it(
+    values: dict[str, Any], follows: bool
+) -> None:
+    settings = RenderSettings(audio="song.wav", **values)
+    assert settings.follows_sound == follows
+    # Without it the file is not even opened to plan.
+    if follows:
+        with pytest.raises(InputError, match=r"song\.wav cannot be read: No such file"):
+            plan_timeline("0: a\n5: b", settings)
+    else:
+        assert len(plan_timeline("0: a\n5: b", settings)) == 6
+    assert not RenderSettings().follows_sound

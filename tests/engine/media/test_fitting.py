@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from giffusion.engine.conditions.pictures import read_image, read_picture
+from giffusion.engine.conditions.pictures import read_picture
 from giffusion.engine.media.fitting import contained_size, covering_box, fitted
 
 SIDES = st.integers(1, 5000)
@@ -68,6 +68,6 @@ def test_stretching_shows_everything(tmp_path: Path) -> None:
     halves = np.zeros((20, 40, 3), np.uint8)
     halves[:, 20:] = 255
     Image.fromarray(halves).save(tmp_path / "a.png")
-    stretched = read_image(tmp_path / "a.png", (10, 80), "stretch").pixels
+    stretched = read_picture(tmp_path / "a.png", (10, 80), "stretch")
     assert stretched.shape == (80, 10, 3)
     assert stretched[40, [0, 9], 0].tolist() == [0, 255]
