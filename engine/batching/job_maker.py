@@ -67,6 +67,7 @@ class JobMaker:
         self._depth = depth
         self._embedder = PromptEmbedder(model, runtime)
         self._pictures = PictureEncoder(model, runtime, size)
+        self._film_pictures = PictureEncoder(model, runtime, size, batch=runtime.decode_batch)
         self._open_films: set[Close] = set()
         # One thread, because it alone runs the text and the encode graph.
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="giffusion-conditions")
@@ -135,6 +136,7 @@ class JobMaker:
             close()
         self._embedder.close()
         self._pictures.close()
+        self._film_pictures.close()
 
     def _chain_tasks(self, job: Job, number: int) -> Iterator[FrameTask]:
         for frame in job.chains[number].frames:
@@ -156,7 +158,7 @@ class JobMaker:
             return None, _nothing
         # Frames that start from a film do not follow from each other: there is one run.
         (frames,) = runs
-        latents, close = film_latents(timeline, frames, self._pictures, self._size, film)
+        latents, close = film_latents(timeline, frames, self._film_pictures, self._size, film)
         self._open_films.add(close)
 
         def close_now() -> None:

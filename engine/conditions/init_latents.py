@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,13 +81,15 @@ def film_latents(
 
     settings, cut = timeline.settings, film_cut(timeline.settings)
     assert cut is not None
-    reader = FilmReader(cut, size, settings.fps, film, _starting(timeline, frames))
+    # Both are asked on one thread.
+    to_read, to_encode = tee(_starting(timeline, frames))
+    reader = FilmReader(cut, size, settings.fps, film, to_read)
     try:
         check_film_length(timeline, frames, reader.num_frames)
     except BaseException:
         reader.close()
         raise
-    return FilmLatents(reader, encoder).latents, reader.close
+    return FilmLatents(reader, encoder, to_encode).latents, reader.close
 
 
 def check_film_length(timeline: Timeline, frames: range, num_frames: int) -> None:

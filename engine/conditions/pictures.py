@@ -8,6 +8,7 @@ size, or refused in a line.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,6 +103,7 @@ class PictureEncoder:
         runtime: what runs the graph.
         size: (width, height) of the pictures.
         stage: whose graph it is: `encode`, of which come latents, or `control`.
+        batch: pictures of a run.
     """
 
     def __init__(
@@ -110,16 +112,34 @@ class PictureEncoder:
         runtime: Runtime,
         size: tuple[int, int],
         stage: str = "encode",
+        *,
+        batch: int = 1,
     ) -> None:
         self._model, self._runtime, self._size, self._stage = model, runtime, size, stage
+        self.batch = batch
 
     def encode(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the latents, (4, h, w), of a picture, (H, W, 3) RGB."""
-        return self.run(picture).read("latents", 0)
+        return self.encode_together({0: picture})[0]
+
+    def encode_together(
+        self, pictures: Mapping[int, NDArray[np.uint8]]
+    ) -> dict[int, NDArray[np.float32]]:
+        """Returns the latents, (4, h, w) each, of the pictures of one run, (H, W, 3) RGB.
+
+        Args:
+            pictures: by their places in it, each below `batch`.
+        """
+        graph = self._run(pictures)
+        return {place: graph.read("latents", place) for place in pictures}
 
     def run(self, picture: NDArray[np.uint8]) -> Graph:
         """Runs the graph on a picture, (H, W, 3) RGB; what comes of it is its output's entry 0."""
-        self._graph.write("rgb", picture, 0)
+        return self._run({0: picture})
+
+    def _run(self, pictures: Mapping[int, NDArray[np.uint8]]) -> Graph:
+        for place, picture in pictures.items():
+            self._graph.write("rgb", picture, place)
         self._graph.run()
         return self._graph
 
@@ -132,5 +152,5 @@ class PictureEncoder:
     def _graph(self) -> Graph:
         height, width = latent_size(self._size)
         path = self._model.graph_path(self._stage, self._runtime.graph_dtype)
-        axes = {"images": 1, "h": height, "w": width}
+        axes = {"images": self.batch, "h": height, "w": width}
         return self._runtime.load(path, self._model.spec(self._stage), axes)

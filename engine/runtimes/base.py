@@ -83,7 +83,7 @@ class Runtime(Protocol):
     num_lanes: int
     """Graphs that it runs side by side, each on its part of the machine."""
     decode_batch: int
-    """Pictures that it decodes in one run."""
+    """Pictures that it decodes in one run, and encodes where they come from a film."""
     graph_dtype: str
     """Which of a model's files it loads, by the type that they compute in."""
     on_device: bool

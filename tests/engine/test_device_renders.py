@@ -29,6 +29,7 @@ from giffusion.engine.settings import RenderSettings
 from giffusion.engine.timelines.timeline import Timeline
 from giffusion.engine.verification import compare_slots
 from giffusion.models import find_model
+from tests.engine.media.films import numbered_film
 from tests.engine.runtimes.cuda.simulated_cuda import SimulatedCuda, SimulatedRuntime, failing
 
 MODEL = load_model(find_model("mini"))
@@ -275,3 +276,24 @@ def test_a_slot_that_renders_another_frame_is_named() -> None:
             return graph
 
     assert compare_slots(MODEL, Uneven(), size=SIZE, batch=4) == [2]
+
+
+@pytest.mark.parametrize("frames", [None, range(7, 19)])
+def test_frames_that_start_from_a_film_are_encoded_together(
+    tmp_path: Path, frames: range | None
+) -> None:
+    """In runs of four where the device decodes so; the same frames, and a segment's as well."""
+    film = numbered_film(tmp_path / "in.mp4", 21)
+    asked = RenderSettings(size=SIZE, steps=3, video=str(film), num_frames=21, strength="0.4+t/99")
+    made = []
+    for runtime in (FakeRuntime(), SimulatedRuntime()):
+        sink = Sink()
+        with Engine(MODEL, runtime, size=SIZE, batch=8) as engine:
+            timeline = Timeline.from_text("0: a dog", asked)
+            engine.submit("job", timeline, asked, sink, frames=frames)
+            engine.run()
+            made.append((sink.frames, runtime.num_runs["encode"]))
+    (expected, one_by_one), (found, together) = made
+    np.testing.assert_array_equal(found, expected)
+    assert one_by_one == len(expected)
+    assert together == (6 if frames is None else 4)

@@ -36,7 +36,7 @@ class Target:
         size: (width, height) in pixels.
         devices: architectures such as `sm89`.
         batches: rows of the denoise graph.
-        decode_batches: pictures of the decode graph.
+        decode_batches: pictures of the decode and the encode graph.
     """
 
     package: TensorRtPackage
@@ -85,7 +85,8 @@ class Target:
         )
 
     def _batches(self, stage: str) -> tuple[int, ...]:
-        return {"denoise": self.batches, "decode": self.decode_batches}.get(stage, (1,))
+        pictures = dict.fromkeys(("decode", "encode"), self.decode_batches)
+        return {"denoise": self.batches, **pictures}.get(stage, (1,))
 
 
 def ensure_engines(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ from tests.engine.media.films import numbered_film
 
 SIZE = (64, 64)
 NUM_FRAMES = 20
+
+
+class Watched(PictureEncoder):
+    """Keeps the places of the pictures of each run."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.runs: list[list[int]] = []
+
+    def encode_together(
+        self, pictures: Mapping[int, NDArray[np.uint8]]
+    ) -> dict[int, NDArray[np.float32]]:
+        self.runs.append(list(pictures))
+        return super().encode_together(pictures)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +85,45 @@ def test_a_picture_that_is_shown_on_is_encoded_once(mini: Model, film: Path) -> 
     assert made[0] is made[2] is not made[3]
     assert not made[0].flags.writeable
     reader.close()
+
+
+@pytest.mark.parametrize("batch", [2, 3, 4])
+@pytest.mark.parametrize(
+    "asked", [range(NUM_FRAMES), range(5, 18), (0, 1, 7, 9, 10, 11, 19)], ids=str
+)
+def test_frames_in_a_row_are_encoded_in_one_run(
+    mini: Model, open_cpu: OpenCpu, film: Path, batch: int, asked: Sequence[int]
+) -> None:
+    """Each at the place of its number, so that a segment's frames are those of the whole."""
+    alone = PictureEncoder(mini, open_cpu("onnxruntime", "fp32"), SIZE)
+    expected = [alone.encode(picture) for picture in pictures(film)]
+    for encoder in (
+        PictureEncoder(mini, open_cpu("onnxruntime", "fp32"), SIZE, batch=batch),
+        Watched(mini, FakeRuntime(), SIZE, batch=batch),
+    ):
+        reader = FilmReader(FilmCut(film), SIZE, Fraction(24), None, asked)
+        latents = FilmLatents(reader, encoder, asked)
+        made = {frame: latents.latents(frame) for frame in asked}
+        reader.close()
+        if isinstance(encoder, Watched):
+            groups = [
+                [n % batch for n in group] for _, group in groupby(asked, lambda n: n // batch)
+            ]
+            assert encoder.runs == groups
+        else:
+            for frame, found in made.items():
+                np.testing.assert_array_equal(found, expected[frame])
+        encoder.close()
+    alone.close()
+
+
+def test_what_was_not_promised_is_encoded_by_itself(mini: Model, reader: FilmReader) -> None:
+    encoder = Watched(mini, FakeRuntime(), SIZE, batch=4)
+    latents = FilmLatents(reader, encoder, [4, 6])
+    for frame in (4, 5, 6, 2):
+        latents.latents(frame)
+    # 5 takes 6 along, which was promised and comes after it.
+    assert encoder.runs == [[0, 2], [1, 2], [2]]
 
 
 def test_past_the_end_of_the_film(mini: Model, reader: FilmReader) -> None:

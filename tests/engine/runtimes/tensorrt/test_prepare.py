@@ -85,7 +85,7 @@ def test_every_stage_gets_its_graph_and_its_profiles(
             devices,
         ),
         ("decode.fp16.onnx", ({"images": 1, **size}, {"images": 4, **size}), devices),
-        ("encode.fp16.onnx", ({"images": 1, **size},), devices),
+        ("encode.fp16.onnx", ({"images": 1, **size}, {"images": 4, **size}), devices),
     ]
     assert told == [(stage, True) for stage in GRAPHS]
     made_for = engines["denoise"].manifest.made_for
