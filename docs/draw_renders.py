@@ -1,11 +1,14 @@
-"""`python -m docs.draw_renders`: strips of renders with motion, from a film and after a sound.
+"""`python -m docs.draw_renders`: strips of renders with motion, from a film, by a settings file.
 
 Rendered by the bundled model; written beside this file.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from giffusion.engine import RenderSettings, load_model, render
 from giffusion.models import find_model
+from giffusion.server.cli import main as main_of_cli
 
 HERE = Path(__file__).parent
 NUM_SHOWN = 8
@@ -31,6 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         draw_motion(Path(folder))
         draw_film(Path(folder))
+        draw_settings(Path(folder))
 
 
 def draw_motion(folder: Path) -> None:
@@ -58,6 +63,29 @@ def draw_film(folder: Path) -> None:
     save([[ball(frame) for frame in range(29)], *rows], HERE / "video_render.png")
 
 
+def draw_settings(folder: Path) -> None:
+    """What `giffusion.toml` renders, and the frames that Comet's archive holds of it."""
+    output, runs = folder / "walk.mp4", folder / "runs"
+    words = ["render", "--config", str(HERE / "giffusion.toml"), "-o", str(output)]
+    assert main_of_cli([*words, "--comet", f"offline:{runs}"]) == 0
+    with av.open(str(output)) as film:
+        decoded = film.decode(video=0)
+        walk = [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in decoded]
+    save([walk], HERE / "settings.png")
+    save([logged_frames(*runs.glob("*.zip"))], HERE / "comet.png")
+
+
+def logged_frames(archive: Path) -> list[Pixels]:
+    """Reads the frames in an archive of Comet's, by their steps."""
+    with zipfile.ZipFile(archive) as opened:
+        messages = [json.loads(line) for line in opened.read("messages.json").splitlines()]
+        payloads = (message["payload"] for message in messages)
+        frames = [p for p in payloads if p.get("upload_type") == "visualization"]
+        frames.sort(key=lambda frame: frame["additional_params"]["step"])
+        read = (Image.open(io.BytesIO(opened.read(frame["file_path"]))) for frame in frames)
+        return [np.asarray(picture.convert("RGB")) for picture in read]
+
+
 def made(folder: Path, text: str, **settings: Any) -> list[Pixels]:
     """Renders frames."""
     target = folder / "frames" / "%05d.png"
@@ -69,7 +97,12 @@ def made(folder: Path, text: str, **settings: Any) -> list[Pixels]:
         settings=RenderSettings(fps=Fraction(24), **settings),
         force=True,
     )
-    return [np.asarray(Image.open(path)) for path in sorted(target.parent.glob("*.png"))]
+    return shown(target.parent)
+
+
+def shown(folder: Path) -> list[Pixels]:
+    """Reads the pictures of a sequence."""
+    return [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
 
 
 def ball(frame: int) -> Pixels:
