@@ -266,7 +266,10 @@ def test_plan_says_what_it_takes_from_films_and_hears_of_sounds(
     assert err == f"giffusion: {film}: 12 frames at 24 a second\n"
     assert len(events(out)) == 12
     sound = write_wav(tmp_path / "silence.wav", np.zeros(22050, np.float32))
-    assert main(["plan", "--prompts", PROMPTS, "--audio", str(sound)]) == 0
+    heard = ["plan", "--prompts", PROMPTS, "--audio", str(sound)]
+    assert main(heard) == 0
+    assert capfd.readouterr().err == ""
+    assert main([*heard, "--interpolation", "audio"]) == 0
     assert capfd.readouterr().err == f"giffusion: {sound}: only silence is heard\n"
 
 
