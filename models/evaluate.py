@@ -20,14 +20,14 @@ from torch import Tensor
 from giffusion.engine.errors import GiffusionError
 from giffusion.models.training.answers import Sampling, open_model
 from giffusion.models.training.judge import (
+    SIDE,
     Judge,
     Lessons,
     load_judge,
     save_judge,
-    small,
     train_judge,
 )
-from giffusion.models.training.prepared import Prepared, load_others, load_prepared
+from giffusion.models.training.prepared import Prepared, load_others, load_prepared, resized
 from giffusion.models.training.report import (
     Number,
     asked,
@@ -93,7 +93,7 @@ def _judge(prepared: Prepared, options: argparse.Namespace, device: torch.device
     if options.judge and options.judge.is_file():
         return load_judge(options.judge, classes).to(device)
     others = load_others(options.data)
-    pixels = small(prepared.pixels)
+    pixels = resized(prepared.pixels, SIDE)
     pixels = pixels if others is None else torch.cat([pixels, others])
     batch, width = (512, 32) if device.type == "cuda" else (64, 16)
     lessons = Lessons(options.judge_seconds, batch=batch, width=width)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--work", type=Path, default=Path("work"), help="folder of checkpoints")
     add("--out", type=Path, default=Path("out"), help="folder of the results")
     add("--size", choices=("bundled", "toy"), default="bundled", help="of the networks")
+    add("--image", type=int, help="side of the pictures, a multiple of 32; by default the size's")
+    add("--autoencoder", type=Path, help="folder of a vae to use, instead of training one")
+    add("--coarse-image", type=int, default=128, help="side of the pictures of the first minutes")
+    add("--coarse-minutes", type=float, default=0.0, help="of it on those; worth it on a CPU")
     add("--minutes", type=float, default=8.0, help="wall clock for everything")
     add("--autoencoder-minutes", type=float, default=1.4, help="of it for the autoencoder")
     add("--turbo-minutes", type=float, default=0.0, help="of it for a four-step variant; 0: none")
@@ -72,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 def _check(options: argparse.Namespace) -> None:
     for name in (
         "scenes",
+        "image",
+        "coarse_image",
         "minutes",
         "autoencoder_minutes",
         "steps",
@@ -85,6 +92,12 @@ def _check(options: argparse.Namespace) -> None:
         if value is not None and not value > 0:
             flag = "--" + name.replace("_", "-")
             raise SettingsError(f"{flag} {value}: expected more than 0")
+    for name in ("image", "coarse_image"):
+        if (getattr(options, name) or 0) % 32:
+            raise SettingsError(
+                f"--{name.replace('_', '-')} {getattr(options, name)}: expected a multiple of 32, "
+                "as the U-Net halves the latents, an eighth of it, twice"
+            )
     if options.autoencoder_batch % 4:
         raise SettingsError(
             f"--autoencoder-batch {options.autoencoder_batch}: expected a multiple of 4, as four "
@@ -105,12 +118,13 @@ def _training(options: argparse.Namespace, arguments: Sequence[str]) -> Training
     from giffusion.models.training.turbo import TurboOptions
 
     gpu = torch.cuda.is_available() if options.device is None else options.device == "cuda"
+    sizes = SIZES[options.size]
     plan = Plan(
         command=("-m", "giffusion.models.train", *arguments),
         data=options.data,
         work=options.work,
         out=options.out,
-        sizes=SIZES[options.size],
+        sizes=replace(sizes, image=options.image or sizes.image),
         minutes=options.minutes,
         autoencoder_minutes=options.autoencoder_minutes,
         turbo_minutes=options.turbo_minutes,
@@ -118,6 +132,9 @@ def _training(options: argparse.Namespace, arguments: Sequence[str]) -> Training
         scenes=options.scenes,
         resume=options.resume,
         pack=options.pack,
+        start_autoencoder=options.autoencoder,
+        coarse_image=options.coarse_image,
+        coarse_minutes=options.coarse_minutes,
         diffusion=DiffusionOptions(batch=options.batch, rate=options.rate),
         autoencoder=AutoencoderOptions(batch=options.autoencoder_batch),
         sampling=SamplingOptions(steps=options.sample_steps),

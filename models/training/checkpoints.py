@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from giffusion.engine.errors import InputError
 from giffusion.models.training.diffusion import DiffusionState
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_MOMENTS = ("exp_avg", "exp_avg_sq", "momentum")
+"""What AdamW and Muon keep of a parameter's size; each parameter has those of one of them."""
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
@@ -98,10 +99,14 @@ def load_diffusion(path: Path, state: DiffusionState) -> float:
         parameter.copy_(tensors[f"model.{name}"])
         state.average.values[name].copy_(tensors[f"average.{name}"])
         # The fused optimizer wants its moments laid out in memory as their parameter is.
-        state.optimizer.state[parameter] = {
-            **{m: torch.empty_like(parameter).copy_(tensors[f"{m}.{name}"]) for m in _MOMENTS},
-            "step": tensors[f"step.{name}"].to(parameter.device),
+        moments = {
+            moment: torch.empty_like(parameter).copy_(tensors[f"{moment}.{name}"])
+            for moment in _MOMENTS
+            if f"{moment}.{name}" in tensors
         }
+        if f"step.{name}" in tensors:
+            moments["step"] = tensors[f"step.{name}"].to(parameter.device)
+        state.optimizer.state[parameter] = moments
     state.step = int(notes["step"])
     return float(notes["elapsed"])
 

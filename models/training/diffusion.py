@@ -31,7 +31,8 @@ class DiffusionOptions:
     Attributes:
         batch: latents a step.
         rate: the highest learning rate.
-        weight_decay: of AdamW.
+        matrix_rate: that of matrices and kernels over it, see `muon`; 0 for AdamW alone.
+        weight_decay: of both.
         warmup: steps until the learning rate is at its highest.
         empty: share of captions that are replaced by the empty one, which guidance needs.
         decay: of the moving average.
@@ -40,6 +41,7 @@ class DiffusionOptions:
 
     batch: int = 384
     rate: float = 1e-3
+    matrix_rate: float = 2.0
     weight_decay: float = 0.01
     warmup: int = 300
     empty: float = 0.12
@@ -82,7 +84,8 @@ class DiffusionState:
 
 def new_state(model: Denoiser, machine: Machine, options: DiffusionOptions) -> DiffusionState:
     """Returns the state before the first step."""
-    optimizer = machine.optimizer(model, options.rate, options.weight_decay)
+    machine.arranged(model.unet)
+    optimizer = machine.optimizer(model, options.rate, options.weight_decay, options.matrix_rate)
     return DiffusionState(model, MovingAverage(model, options.decay), optimizer)
 
 
@@ -93,8 +96,9 @@ def train_diffusion(
     budget: Budget,
     options: DiffusionOptions,
     save: Callable[[], None],
+    until: float = 1.0,
 ) -> None:
-    """Trains to the end of the budget; the average holds the result.
+    """Trains to the end of the budget or before; the average holds the result.
 
     Args:
         state: is trained in place.
@@ -103,12 +107,13 @@ def train_diffusion(
         budget: how long.
         options: how.
         save: is called every `save_s` seconds.
+        until: progress of the budget at which it ends.
     """
     unet = machine.compiled(state.model.unet)
     alphas = alphas_cumprod().to(machine.device)
     report = machine.report("diffusion", budget, options.batch)
     progress, saved = budget.progress(state.step), budget.elapsed
-    while progress < 1.0:
+    while progress < until:
         rate = learning_rate(options.rate, state.step, progress, options.warmup)
         machine.set_rate(state.optimizer, rate)
         latents, ids = corpus.draw(options.batch, options.empty)

@@ -61,21 +61,6 @@ class Judge(nn.Module):
         return logits
 
 
-def small(pixels: Tensor) -> Tensor:
-    """(n, s, s, 4) uint8 RGBA pictures at the judge's size, their edges not darkened."""
-    parts = []
-    for part in torch.split(pixels, 64):
-        source = part.permute(0, 3, 1, 2).float() / 255
-        alpha = source[:, 3:]
-        both = F.interpolate(
-            torch.cat([source[:, :3] * alpha, alpha], 1), (SIDE, SIDE), mode="area"
-        )
-        rgb = both[:, :3] / both[:, 3:].clamp(min=1 / 255)
-        rgba = torch.cat([rgb, both[:, 3:]], 1).clamp(0, 1)
-        parts.append((rgba * 255).round().byte().permute(0, 2, 3, 1))
-    return torch.cat(parts)
-
-
 def exercises(pictures: int, count: int, device: torch.device) -> Scenes:
     """Scenes of one thing each, at random in all that does not change what it is."""
 

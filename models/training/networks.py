@@ -7,10 +7,13 @@ is a stock class of diffusers or transformers, so that what is trained is a fold
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+
+from giffusion.engine.errors import InputError, one_line
 
 NUM_TOKENS = 24
 """Positions of a caption, as the corpus stores them."""
@@ -164,6 +167,25 @@ def autoencoder(sizes: Sizes) -> nn.Module:
     )
     _keep_variance(model)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def load_autoencoder(folder: Path) -> nn.Module:
+    """Returns the `AutoencoderTiny` of a folder, in float32.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    from diffusers import AutoencoderTiny
+
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no config.json: name a pipeline's vae folder")
+    try:
+        model: nn.Module = AutoencoderTiny.from_pretrained(
+            folder, low_cpu_mem_usage=False, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: not an AutoencoderTiny: {one_line(error)}") from None
+    return model.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def coder(model: nn.Module) -> Coder:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
@@ -142,6 +143,29 @@ def load_others(folder: Path) -> Tensor | None:
         return None
     with np.load(folder / _OTHERS) as file:
         return torch.from_numpy(file["pixels"])
+
+
+def resized(pixels: Tensor, side: int) -> Tensor:
+    """(n, s, s, 4) uint8 RGBA pictures as (n, side, side, 4), their edges not darkened.
+
+    Colours count by their opacity, as what is transparent has none.
+    """
+    if pixels.shape[1] == side:
+        return pixels
+    parts = []
+    for part in torch.split(pixels, 64):
+        source = part.permute(0, 3, 1, 2).float() / 255
+        alpha = source[:, 3:]
+        both = F.interpolate(
+            torch.cat([source[:, :3] * alpha, alpha], 1),
+            (side, side),
+            mode="bilinear",
+            antialias=True,
+        )
+        rgb = both[:, :3] / both[:, 3:].clamp(min=1 / 255)
+        rgba = torch.cat([rgb, both[:, 3:]], 1).clamp(0, 1)
+        parts.append((rgba * 255).round().byte().permute(0, 2, 3, 1))
+    return torch.cat(parts)
 
 
 def _question(entry: dict[str, object]) -> Question:

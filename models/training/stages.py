@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from giffusion.models.training.autoencoder import (
     AutoencoderOptions,
-    Draw,
     reconstruction_psnr,
     train_autoencoder,
 )
 from giffusion.models.training.checkpoints import (
     load_diffusion,
     load_network,
+    load_tensors,
     save_diffusion,
     save_network,
+    save_tensors,
 )
 from giffusion.models.training.diffusion import (
     Corpus,
@@ -36,9 +36,15 @@ from giffusion.models.training.diffusion import (
     train_diffusion,
     velocity_loss,
 )
-from giffusion.models.training.latents import draw_pictures, encode_scenes
+from giffusion.models.training.latents import Gallery, draw_pictures, encode_scenes
 from giffusion.models.training.machine import Machine
-from giffusion.models.training.networks import NUM_TOKENS, Denoiser, Sizes, autoencoder
+from giffusion.models.training.networks import (
+    NUM_TOKENS,
+    Denoiser,
+    Sizes,
+    autoencoder,
+    load_autoencoder,
+)
 from giffusion.models.training.prepared import Prepared, load_prepared
 from giffusion.models.training.publish import pack, publish, publish_unet
 from giffusion.models.training.sampling import SamplingOptions
@@ -74,6 +80,10 @@ class Plan:
         scenes: how many are trained on at most.
         resume: whether to go on from what is in `work`.
         pack: folder of the results in pieces, or None.
+        start_autoencoder: folder of an `AutoencoderTiny` to use instead of training one, or None.
+        coarse_image: side of the pictures that the U-Net is trained on first, below that of
+            `sizes`: what things are is learned there in a fraction of the time.
+        coarse_minutes: how long, of the whole; 0 for not at all.
         diffusion: how the U-Net is trained.
         autoencoder: how the autoencoder is.
         sampling: how the sheets of samples are drawn.
@@ -92,6 +102,9 @@ class Plan:
     scenes: int
     resume: bool
     pack: Path | None
+    start_autoencoder: Path | None
+    coarse_image: int
+    coarse_minutes: float
     diffusion: DiffusionOptions
     autoencoder: AutoencoderOptions
     sampling: SamplingOptions
@@ -120,12 +133,16 @@ class Training:
             InputError: there is no corpus, or a checkpoint to resume from is another model's.
         """
         warming = self._start_warming()
-        corpus, prepared, coder = self._corpus()
+        prepared = load_prepared(self._plan.data)
+        gallery = Gallery.of(prepared, self._plan.scenes, self._machine.device)
+        self._machine.log(f"{len(prepared.names)} names, {len(gallery.scenes)} scenes")
+        coder = self._autoencoder(gallery)
         if warming is not None:
             self._await(warming)
-        trained = self._diffusion(corpus, prepared, coder)
+        trained = self._diffusion(gallery, prepared, coder)
         self._sheets("samples", trained, coder, prepared, self._plan.sampling)
         if self._plan.turbo_minutes > 0:
+            corpus = self._corpus(gallery, coder, self._plan.sizes.image)
             self._turbo(trained, corpus, coder, prepared)
         self._pack()
         self._machine.log("done")
@@ -158,42 +175,47 @@ class Training:
             warming.wait()
         self._machine.log(f"compiling ahead ended with status {warming.returncode}")
 
-    def _corpus(self) -> tuple[Corpus, Prepared, nn.Module]:
-        """Loads the corpus, trains or loads the autoencoder, and encodes all scenes."""
-        device = self._machine.device
-        prepared = load_prepared(self._plan.data)
-        count = min(self._plan.scenes, len(prepared.scenes))
-        scenes = prepared.scenes[:count].to(device)
-        pixels = _resized(prepared.pixels, self._plan.sizes.image).to(device)
-        self._machine.log(f"{len(prepared.names)} names, {count} scenes")
-        coder = autoencoder(self._plan.sizes).to(device)
+    def _autoencoder(self, gallery: Gallery) -> nn.Module:
+        """Trains or loads the autoencoder."""
+        plan, path = self._plan, self._plan.work / "autoencoder.safetensors"
+        pixels = gallery.pixels(plan.sizes.image)
 
         def draw(size: int) -> Tensor:
-            return draw_pictures(pixels, scenes, size)
+            return draw_pictures(pixels, gallery.scenes, size)
 
-        self._autoencoder(coder, draw)
-        latents = encode_scenes(coder, pixels, scenes, self._machine)
-        deviation = float(latents[:_SEEN].float().std())
-        self._machine.log(f"latents {tuple(latents.shape)}, deviation {deviation:.3f}")
-        ids = prepared.token_ids[:count].to(device)
-        return Corpus(latents, ids, prepared.empty_ids.to(device)), prepared, coder
-
-    def _autoencoder(self, coder: nn.Module, draw: Draw) -> None:
-        plan, path = self._plan, self._plan.work / "autoencoder.safetensors"
-        if plan.resume and path.exists():
-            load_network(path, coder)
+        if plan.start_autoencoder is not None:
+            coder = load_autoencoder(plan.start_autoencoder).to(self._machine.device)
         else:
-            budget = Budget(60 * plan.autoencoder_minutes, plan.steps)
-            train_autoencoder(coder, draw, self._machine, budget, plan.autoencoder)
-            save_network(path, coder)
+            coder = autoencoder(plan.sizes).to(self._machine.device)
+            if plan.resume and path.exists():
+                load_network(path, coder)
+            else:
+                budget = Budget(60 * plan.autoencoder_minutes, plan.steps)
+                train_autoencoder(coder, draw, self._machine, budget, plan.autoencoder)
+                save_network(path, coder)
         psnr = reconstruction_psnr(coder, draw(_SEEN), self._machine)
         self._machine.log(f"autoencoder: {psnr:.2f} dB")
+        return coder
 
-    def _diffusion(self, corpus: Corpus, prepared: Prepared, coder: nn.Module) -> Denoiser:
+    def _corpus(self, gallery: Gallery, coder: nn.Module, side: int) -> Corpus:
+        """Encodes all scenes at a size, or reads what an interrupted training encoded."""
+        path, count = self._plan.work / f"latents-{side}.safetensors", len(gallery.scenes)
+        stored = load_tensors(path)[0]["latents"] if self._plan.resume and path.exists() else None
+        if stored is not None and len(stored) >= count:
+            latents = stored[:count].to(self._machine.device)
+        else:
+            latents = encode_scenes(coder, gallery.pixels(side), gallery.scenes, self._machine)
+            save_tensors(path, {"latents": latents}, {})
+        deviation = float(latents[:_SEEN].float().std())
+        self._machine.log(f"latents {tuple(latents.shape)}, deviation {deviation:.3f}")
+        return Corpus(latents, gallery.token_ids, gallery.empty_ids)
+
+    def _diffusion(self, gallery: Gallery, prepared: Prepared, coder: nn.Module) -> Denoiser:
         """Trains U-Net and text encoder, and returns them with their averaged weights."""
         plan, machine, path = self._plan, self._machine, self._plan.work / "diffusion.safetensors"
         state = new_state(Denoiser(plan.sizes).to(machine.device), machine, plan.diffusion)
         averaged = Denoiser(plan.sizes).to(machine.device)
+        machine.arranged(averaged.unet)
         spent = load_diffusion(path, state) if plan.resume and path.exists() else 0.0
         left = self._clock.left - 60 * plan.turbo_minutes - _ENDING_S
         budget = Budget(spent + max(1.0, left), plan.steps, spent)
@@ -205,7 +227,13 @@ class Training:
             self._pack()
             machine.log(f"saved at step {state.step}")
 
-        train_diffusion(state, corpus, machine, budget, plan.diffusion, save)
+        def train(side: int, until: float) -> None:
+            if budget.progress(state.step) < until:
+                corpus = self._corpus(gallery, coder, side)
+                train_diffusion(state, corpus, machine, budget, plan.diffusion, save, until)
+
+        train(plan.coarse_image, 60 * plan.coarse_minutes / budget.seconds)
+        train(plan.sizes.image, 1.0)
         save()
         return averaged
 
@@ -238,11 +266,3 @@ class Training:
         if self._plan.pack is not None:
             self._plan.pack.mkdir(parents=True, exist_ok=True)
             pack(self._plan.out, self._plan.pack / "result.tar")
-
-
-def _resized(pixels: Tensor, side: int) -> Tensor:
-    """RGBA pictures (n, s, s, 4) at another side, which divides theirs."""
-    if pixels.shape[1] == side:
-        return pixels
-    planes = F.avg_pool2d(pixels.permute(0, 3, 1, 2).float(), pixels.shape[1] // side)
-    return planes.permute(0, 2, 3, 1).round().byte()

@@ -10,13 +10,11 @@ from giffusion.models.training import measures
 from giffusion.models.training.compose import compose
 from giffusion.models.training.drafts import Draft, Layer, pack
 from giffusion.models.training.judge import (
-    SIDE,
     Lessons,
     exercises,
     load_judge,
     look,
     save_judge,
-    small,
     train_judge,
 )
 from giffusion.models.training.palette import COLOURS, GROUNDS, plain
@@ -79,13 +77,6 @@ def test_exercises_show_what_they_say() -> None:
     scenes = exercises(2, 50, torch.device("cpu"))
     assert set(scenes.picture[:, 0].tolist()) == {0, 1}
     assert compose(_pixels(), scenes).shape == (50, 3, 64, 64)
-
-
-def test_small_keeps_colours_at_edges() -> None:
-    pixels = small(_pixels(256))
-    assert pixels.shape == (2, SIDE, SIDE, 4)
-    seen = pixels[pixels[..., 3] > 0][:, :3].float()
-    assert float((seen - 120).abs().max()) <= 1
 
 
 def test_a_judge_learns_and_is_kept(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from giffusion.models.training.prepared import (
     Prepared,
     load_others,
     load_prepared,
+    resized,
     save_others,
     save_prepared,
 )
@@ -115,3 +116,16 @@ def test_no_npm_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(InputError, match="npm pack failed") as caught:
         find_package("@a/b@1.0", tmp_path / "downloads")
     assert "\n" not in str(caught.value)
+
+
+def test_smaller_pictures_keep_their_colours_at_edges() -> None:
+    pixels = torch.zeros(2, 256, 256, 4, dtype=torch.uint8)
+    pixels[:, 100:160, 30:220] = torch.tensor([120, 120, 120, 255], dtype=torch.uint8)
+    for side in (64, 192):
+        smaller = resized(pixels, side)
+        assert smaller.shape == (2, side, side, 4)
+        seen = smaller[smaller[..., 3] > 8][:, :3].float()
+        assert float((seen - 120).abs().max()) <= 8
+        share = (smaller[..., 3].float().mean() / pixels[..., 3].float().mean()).item()
+        assert share == pytest.approx(1, abs=0.01)
+    assert resized(pixels, 256) is pixels

@@ -16,6 +16,9 @@ from giffusion.models.training.prepared import save_prepared
 from giffusion.models.training.scenes import NOTHING, Scenes
 from giffusion.models.training.tokens import train_tokenizer
 
+# The samplers of diffusers warn with the NumPy that is installed.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 NAMES = ["disc", "square", "bar", "frame"]
 COUNT = 16
 
@@ -59,8 +62,6 @@ def _arguments(data: Path, tmp_path: Path, *more: str) -> list[str]:
     return [*folders, *size, "--device", "cpu", *more]
 
 
-# The samplers of diffusers warn with the NumPy that is installed.
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_training_ends_in_a_pipeline_that_diffusers_runs(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +92,35 @@ def test_a_training_ends_in_a_pipeline_that_diffusers_runs(
     assert "saved at step 2" in capsys.readouterr().out
 
 
+def test_a_training_begins_on_small_pictures_with_an_autoencoder_from_elsewhere(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffusers import AutoencoderTiny
+
+    first = tmp_path / "first"
+    assert main(_arguments(data, first, "--steps", "1")) == 0
+    capsys.readouterr()
+    vae = first / "out" / "model" / "vae"
+    more = ["--image", "96", "--coarse-image", "32", "--autoencoder", str(vae)]
+    more += ["--minutes", "8", "--coarse-minutes", "4", "--steps", "4"]
+    assert main(_arguments(data, tmp_path, *more)) == 0
+    said = capsys.readouterr().out
+    assert said.index(f"latents ({COUNT}, 4, 4, 4)") < said.index(f"latents ({COUNT}, 4, 12, 12)")
+    assert "autoencoder: step" not in said
+    published = [
+        AutoencoderTiny.from_pretrained(folder, low_cpu_mem_usage=False).state_dict()
+        for folder in (vae, tmp_path / "out" / "model" / "vae")
+    ]
+    for name, value in published[0].items():
+        assert value.equal(published[1][name])
+
+    # What was encoded and trained is not done again.
+    assert main(_arguments(data, tmp_path, *more, "--resume")) == 0
+    said = capsys.readouterr().out
+    assert "latents" not in said
+    assert "saved at step 4" in said
+
+
 def test_a_mistake_is_answered_in_a_line(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +128,8 @@ def test_a_mistake_is_answered_in_a_line(
         (_arguments(tmp_path / "absent", tmp_path), "no corpus"),
         (_arguments(data, tmp_path, "--batch", "0"), "--batch 0: expected more than 0"),
         (_arguments(data, tmp_path, "--autoencoder-batch", "6"), "expected a multiple of 4"),
+        (_arguments(data, tmp_path, "--coarse-image", "100"), "--coarse-image 100: expected a mul"),
+        (_arguments(data, tmp_path, "--autoencoder", str(data)), f"{data}: no config.json"),
     ):
         assert main(arguments) == 1
         error = capsys.readouterr().err

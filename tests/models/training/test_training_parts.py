@@ -181,7 +181,11 @@ def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(
     assert load_diffusion(tmp_path / "state.safetensors", resumed) == 12.5
     assert resumed.step == 1
     for parameter in resumed.model.unet.parameters():
-        assert resumed.optimizer.state[parameter]["exp_avg"].stride() == parameter.stride()
+        assert all(
+            moment.stride() == parameter.stride()
+            for name, moment in resumed.optimizer.state[parameter].items()
+            if name != "step"
+        )
     for one in (state, resumed):
         _stepped(one, machine, 2)
     for name, value in state.model.state_dict().items():
