@@ -57,10 +57,11 @@ def refusal(folder: Path) -> str:
 def test_the_bundled_model() -> None:
     model = load_model(MINI)
     assert model.manifest.name == "mini"
-    assert model.manifest.size == (128, 128)
+    side = 8 * json.loads((MINI / "unet" / "config.json").read_text())["sample_size"]
+    assert model.manifest.size == (side, side)
     assert model.schedule.prediction_type == "v_prediction"
     assert model.tokenizer is model.tokenizer
-    assert model.check_size(None) == (128, 128)
+    assert model.check_size(None) == (side, side)
 
 
 def test_the_bundled_models_manifest_names_its_own_files() -> None:

@@ -62,7 +62,10 @@ OpenCpu = Callable[[str, str], Runtime]
 
 
 def settings_of(sampler: str) -> RenderSettings:
-    return RenderSettings(seed=3, steps=12, sampler=sampler, guidance=5.0, negative=NEGATIVE)
+    size = (8 * LATENT_SHAPE[2], 8 * LATENT_SHAPE[1])
+    return RenderSettings(
+        seed=3, steps=12, sampler=sampler, guidance=5.0, negative=NEGATIVE, size=size
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,12 +15,14 @@ import pytest
 from PIL import Image
 
 from giffusion.engine.encode import read_metadata
+from giffusion.engine.model import load_model
+from giffusion.models import find_model
 from giffusion.server.cli import main
 from tests.engine.audio.sounds import write_wav
 from tests.engine.media.films import numbered_film
 
 PROMPTS = "0: a dog\n4: a lion"
-FAST = ["--steps", "2", "--runtime", "onnxruntime"]
+FAST = ["--steps", "2", "--runtime", "onnxruntime", "--size", "64x96"]
 GIFFUSION = [sys.executable, "-m", "giffusion.server"]
 
 
@@ -162,7 +164,7 @@ def test_a_video_and_a_gif_are_rendered_and_carry_their_plan(tmp_path: Path) -> 
         done = run("render", "--prompts", PROMPTS, "-o", str(output), *options)
         assert done.returncode == 0, done.stderr
         last = events(done.stdout)[-1]
-        assert (last["event"], last["num_frames"], last["size"]) == ("done", 5, [128, 128])
+        assert (last["event"], last["num_frames"], last["size"]) == ("done", 5, [64, 96])
         text = read_metadata(output)
         assert text is not None
         plan = json.loads(text)
@@ -354,7 +356,8 @@ def test_models_lists_the_bundled_one(capfd: pytest.CaptureFixture[str]) -> None
     assert capfd.readouterr().out.startswith("mini ")
     assert main(["models", "--json"]) == 0
     facts = json.loads(capfd.readouterr().out)["mini"]
-    assert (facts["size"], facts["prediction"]) == ("128x128", "v_prediction")
+    width, height = load_model(find_model("mini")).manifest.size
+    assert (facts["size"], facts["prediction"]) == (f"{width}x{height}", "v_prediction")
 
 
 def test_doctor_says_what_works_and_why_not(capfd: pytest.CaptureFixture[str]) -> None:

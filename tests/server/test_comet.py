@@ -109,7 +109,7 @@ def _no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planned(**settings: Any) -> Timeline:
-    values: dict[str, Any] = {"steps": 1, "fps": Fraction(8), **settings}
+    values: dict[str, Any] = {"steps": 1, "fps": Fraction(8), "size": (128, 128), **settings}
     return Timeline.from_text(PROMPTS, RenderSettings(**values))
 
 

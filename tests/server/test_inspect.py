@@ -16,6 +16,7 @@ PROMPTS = (
 )
 RENDER = (
     *("render", "--prompts", PROMPTS, "--runtime", "onnxruntime", "--sampler", "unipc"),
+    *("--size", "64x96"),
     *(
         "--guidance",
         "0:(4), 3:(4+2*sin(t))",

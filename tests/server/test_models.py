@@ -72,7 +72,7 @@ def test_what_is_registered_is_listed(command: Command, folder: Path) -> None:
         status, out, _ = command(line)
         assert status == 0
         assert [text.split()[0] for text in out.splitlines()] == ["mini", "dogs"]
-        assert "size 128x128" in out
+        assert f"size {models['mini']['size']}" in out
         assert "prediction v_prediction" in out
     assert json.loads(command("models --json")[1]) == models
     assert json.loads(command("models --json ls")[1]) == models

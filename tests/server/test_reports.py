@@ -13,7 +13,7 @@ import termios
 from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "giffusion.server", "render", "--prompts", "0: a dog\n5: a lion"]
-OPTIONS = ["--steps", "2", "--runtime", "onnxruntime"]
+OPTIONS = ["--steps", "2", "--runtime", "onnxruntime", "--size", "64x96"]
 
 
 def test_a_terminal_shows_frames_rate_and_time_left(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_terminal_shows_frames_rate_and_time_left(tmp_path: Path) -> None:
     assert "6/6 [" in text
     assert "frames/s]" in text
     assert "colours: 100%" in text
-    assert text.splitlines()[-1].startswith(f"{output}: 6 frames of 128x128 in ")
+    assert text.splitlines()[-1].startswith(f"{output}: 6 frames of 64x96 in ")
 
 
 def test_a_pipe_gets_no_bar(tmp_path: Path) -> None:

@@ -168,7 +168,9 @@ class Frames:
 
 def render(model: Model, runtime: Runtime, pixel_format: PixelFormat) -> tuple[Array, Array]:
     """Renders three frames of two prompts; returns latents and pictures."""
-    settings = RenderSettings(seed=3, steps=6, guidance=5.0, negative="a blue background")
+    settings = RenderSettings(
+        seed=3, steps=6, guidance=5.0, negative="a blue background", size=(128, 128)
+    )
     recorder: Any = Recorder(runtime)
     frames = Frames(pixel_format)
     with Engine(model, recorder, batch=4) as engine:
