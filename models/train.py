@@ -101,6 +101,11 @@ def _check(options: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} {getattr(options, name)}: expected a multiple of 32, "
                 "as the U-Net halves the latents, an eighth of it, twice"
             )
+    if not 0 <= options.coarse_minutes < options.minutes:
+        raise SettingsError(
+            f"--coarse-minutes {options.coarse_minutes}: expected 0 or more, and less than "
+            f"--minutes {options.minutes}"
+        )
     if options.autoencoder_batch % 4:
         raise SettingsError(
             f"--autoencoder-batch {options.autoencoder_batch}: expected a multiple of 4, as four "

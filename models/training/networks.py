@@ -173,7 +173,7 @@ def load_autoencoder(folder: Path) -> nn.Module:
     """Returns the `AutoencoderTiny` of a folder, in float32.
 
     Raises:
-        InputError: the folder holds none.
+        InputError: the folder holds none, or one of other latents.
     """
     from diffusers import AutoencoderTiny
 
@@ -185,6 +185,13 @@ def load_autoencoder(folder: Path) -> nn.Module:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: not an AutoencoderTiny: {one_line(error)}") from None
+    config = cast(Any, model).config
+    sizes = (len(config.encoder_block_out_channels), config.latent_channels)
+    if sizes != (4, 4):
+        raise InputError(
+            f"{folder}: an AutoencoderTiny of {sizes[0]} levels and {sizes[1]} latent channels: "
+            "expected 4 and 4"
+        )
     return model.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from PIL import Image, ImageDraw
 from safetensors import safe_open
 
@@ -65,8 +66,6 @@ def _arguments(data: Path, tmp_path: Path, *more: str) -> list[str]:
 def test_a_training_ends_in_a_pipeline_that_diffusers_runs(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from diffusers import StableDiffusionPipeline
-
     pack = tmp_path / "pack"
     more = ["--steps", "2", "--turbo-minutes", "1", "--turbo-walks", "2", "--pack", str(pack)]
     assert main(_arguments(data, tmp_path, *more)) == 0
@@ -95,8 +94,6 @@ def test_a_training_ends_in_a_pipeline_that_diffusers_runs(
 def test_a_training_begins_on_small_pictures_with_an_autoencoder_from_elsewhere(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from diffusers import AutoencoderTiny
-
     first = tmp_path / "first"
     assert main(_arguments(data, first, "--steps", "1")) == 0
     capsys.readouterr()
@@ -124,12 +121,21 @@ def test_a_training_begins_on_small_pictures_with_an_autoencoder_from_elsewhere(
 def test_a_mistake_is_answered_in_a_line(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    flat = tmp_path / "flat"
+    AutoencoderTiny(
+        encoder_block_out_channels=(8,) * 3,
+        decoder_block_out_channels=(8,) * 3,
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1),
+    ).save_pretrained(flat)
     for arguments, message in (
         (_arguments(tmp_path / "absent", tmp_path), "no corpus"),
         (_arguments(data, tmp_path, "--batch", "0"), "--batch 0: expected more than 0"),
         (_arguments(data, tmp_path, "--autoencoder-batch", "6"), "expected a multiple of 4"),
         (_arguments(data, tmp_path, "--coarse-image", "100"), "--coarse-image 100: expected a mul"),
+        (_arguments(data, tmp_path, "--coarse-minutes", "9"), "--coarse-minutes 9.0: expected 0"),
         (_arguments(data, tmp_path, "--autoencoder", str(data)), f"{data}: no config.json"),
+        (_arguments(data, tmp_path, "--autoencoder", str(flat)), "of 3 levels and 4 latent chan"),
     ):
         assert main(arguments) == 1
         error = capsys.readouterr().err
