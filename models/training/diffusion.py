@@ -84,7 +84,6 @@ class DiffusionState:
 
 def new_state(model: Denoiser, machine: Machine, options: DiffusionOptions) -> DiffusionState:
     """Returns the state before the first step."""
-    machine.arranged(model.unet)
     optimizer = machine.optimizer(model, options.rate, options.weight_decay, options.matrix_rate)
     return DiffusionState(model, MovingAverage(model, options.decay), optimizer)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from giffusion.engine.errors import SettingsError
-from giffusion.models.training.muon import Muon
+from giffusion.models.training.muon import BETAS, Muon, decay_groups
 from giffusion.models.training.schedule import Budget
 
 _EVERY_S = 5.0
@@ -51,18 +51,18 @@ class Machine:
         """Convolutions and products in bfloat16."""
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def arranged(self, unet: nn.Module) -> nn.Module:
-        """The same U-Net, laid out as the device computes it fastest.
+    def arrange(self, unet: nn.Module) -> None:
+        """Lays out a U-Net, which is on the device, as that computes it fastest.
 
         On CPUs that is planes one after another, and attention by plain products: its scores are
         small here, and the fused kernel's backward pass takes twice as long.
         """
         if self.device.type == "cuda":
-            return unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+            unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            return
         from diffusers.models.attention_processor import AttnProcessor
 
         cast(Any, unet).set_attn_processor(AttnProcessor())
-        return unet.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return]
 
     def compiled(self, module: nn.Module) -> Callable[..., Any]:
         """The same function, compiled if the machine compiles; one shape each."""
@@ -86,12 +86,8 @@ class Machine:
         fused = self.device.type == "cuda"
         if matrix_rate:
             return Muon(model, rate, matrix_rate=matrix_rate, decay=decay, fused=fused)
-        parameters = list(model.parameters())
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=fused)
+        groups = decay_groups(list(model.parameters()), decay)
+        return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=fused)
 
     @staticmethod
     def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

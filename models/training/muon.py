@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+BETAS = (0.9, 0.99)
+"""AdamW's, wherever it is used here."""
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that draws all singular values near 1, Jordan et al. 2024."""
 
@@ -47,12 +50,8 @@ class Muon(torch.optim.AdamW):
         matrices = [parameter for name, parameter in named if _is_matrix(name, parameter)]
         chosen = set(matrices)
         others = [parameter for _, parameter in named if parameter not in chosen]
-        groups: list[dict[str, Any]] = [
-            {"params": matrices, "weight_decay": decay},
-            {"params": [p for p in others if p.ndim > 1], "weight_decay": decay},
-            {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        super().__init__(groups, lr=rate, betas=(0.9, 0.99), fused=fused)
+        groups = [{"params": matrices, "weight_decay": decay}, *decay_groups(others, decay)]
+        super().__init__(groups, lr=rate, betas=BETAS, fused=fused)
         self._matrix_rate = matrix_rate
 
     @torch.no_grad()
@@ -86,6 +85,14 @@ class Muon(torch.optim.AdamW):
             state["momentum"] = torch.zeros_like(parameter)
         momentum: Tensor = state["momentum"]
         return momentum
+
+
+def decay_groups(parameters: Sequence[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups: weights decay, biases and gains do not."""
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ def unet(sizes: Sizes) -> nn.Module:
         use_linear_projection=True,
     )
     _quieten(model)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model
 
 
 def autoencoder(sizes: Sizes) -> nn.Module:

@@ -123,6 +123,7 @@ class Training:
         self._plan = plan
         self._machine = machine
         self._clock = Budget(60 * plan.minutes)
+        self._corpora: dict[int, Corpus] = {}
         for folder in (plan.work, plan.out):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -150,7 +151,7 @@ class Training:
     def warm(self) -> None:
         """Compiles the U-Net's step and keeps nothing but the compiler's files."""
         sizes, machine, size = self._plan.sizes, self._machine, self._plan.diffusion.batch
-        state = new_state(Denoiser(sizes).to(machine.device), machine, self._plan.diffusion)
+        state = new_state(self._denoiser(), machine, self._plan.diffusion)
         latents = torch.randn(size, 4, sizes.latent, sizes.latent, device=machine.device)
         ids = torch.zeros(size, NUM_TOKENS, dtype=torch.long, device=machine.device)
         unet, alphas = machine.compiled(state.model.unet), alphas_cumprod().to(machine.device)
@@ -175,6 +176,12 @@ class Training:
             warming.wait()
         self._machine.log(f"compiling ahead ended with status {warming.returncode}")
 
+    def _denoiser(self) -> Denoiser:
+        """A new one on the machine."""
+        model = Denoiser(self._plan.sizes).to(self._machine.device)
+        self._machine.arrange(model.unet)
+        return model
+
     def _autoencoder(self, gallery: Gallery) -> nn.Module:
         """Trains or loads the autoencoder."""
         plan, path = self._plan, self._plan.work / "autoencoder.safetensors"
@@ -198,7 +205,13 @@ class Training:
         return coder
 
     def _corpus(self, gallery: Gallery, coder: nn.Module, side: int) -> Corpus:
-        """Encodes all scenes at a size, or reads what an interrupted training encoded."""
+        """Encodes all scenes at a size, unless they are the last that were."""
+        if side not in self._corpora:
+            self._corpora = {side: self._encoded(gallery, coder, side)}
+        return self._corpora[side]
+
+    def _encoded(self, gallery: Gallery, coder: nn.Module, side: int) -> Corpus:
+        """Encodes all scenes, or reads what an interrupted training encoded."""
         path, count = self._plan.work / f"latents-{side}.safetensors", len(gallery.scenes)
         stored = load_tensors(path)[0]["latents"] if self._plan.resume and path.exists() else None
         if stored is not None and len(stored) >= count:
@@ -213,9 +226,7 @@ class Training:
     def _diffusion(self, gallery: Gallery, prepared: Prepared, coder: nn.Module) -> Denoiser:
         """Trains U-Net and text encoder, and returns them with their averaged weights."""
         plan, machine, path = self._plan, self._machine, self._plan.work / "diffusion.safetensors"
-        state = new_state(Denoiser(plan.sizes).to(machine.device), machine, plan.diffusion)
-        averaged = Denoiser(plan.sizes).to(machine.device)
-        machine.arranged(averaged.unet)
+        state, averaged = new_state(self._denoiser(), machine, plan.diffusion), self._denoiser()
         spent = load_diffusion(path, state) if plan.resume and path.exists() else 0.0
         left = self._clock.left - 60 * plan.turbo_minutes - _ENDING_S
         budget = Budget(spent + max(1.0, left), plan.steps, spent)

@@ -170,22 +170,28 @@ def _stepped(state: DiffusionState, machine: Machine, seed: int) -> None:
     state.step += 1
 
 
+def _state(machine: Machine) -> DiffusionState:
+    """Laid out in memory as on a GPU."""
+    model = Denoiser(TOY)
+    model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return new_state(model, machine, DiffusionOptions())
+
+
 def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(
     tmp_path: Path, machine: Machine
 ) -> None:
     torch.manual_seed(0)
-    state = new_state(Denoiser(TOY), machine, DiffusionOptions())
+    state = _state(machine)
     _stepped(state, machine, 1)
     save_diffusion(tmp_path / "state.safetensors", state, 12.5)
-    resumed = new_state(Denoiser(TOY), machine, DiffusionOptions())
+    resumed = _state(machine)
     assert load_diffusion(tmp_path / "state.safetensors", resumed) == 12.5
     assert resumed.step == 1
     for parameter in resumed.model.unet.parameters():
-        assert all(
-            moment.stride() == parameter.stride()
-            for name, moment in resumed.optimizer.state[parameter].items()
-            if name != "step"
-        )
+        moments = dict(resumed.optimizer.state[parameter])
+        moments.pop("step", None)
+        assert moments.keys() in ({"exp_avg", "exp_avg_sq"}, {"momentum"})
+        assert {moment.stride() for moment in moments.values()} == {parameter.stride()}
     for one in (state, resumed):
         _stepped(one, machine, 2)
     for name, value in state.model.state_dict().items():
