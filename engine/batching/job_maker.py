@@ -67,7 +67,13 @@ class JobMaker:
         self._depth = depth
         self._embedder = PromptEmbedder(model, runtime)
         self._pictures = PictureEncoder(model, runtime, size)
-        self._film_pictures = PictureEncoder(model, runtime, size, batch=runtime.decode_batch)
+        # Of its own only where its graph is another.
+        together = runtime.decode_batch
+        self._film_pictures = (
+            self._pictures
+            if together == 1
+            else PictureEncoder(model, runtime, size, batch=together)
+        )
         self._open_films: set[Close] = set()
         # One thread, because it alone runs the text and the encode graph.
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="giffusion-conditions")
@@ -135,8 +141,8 @@ class JobMaker:
         for close in self._open_films:
             close()
         self._embedder.close()
-        self._pictures.close()
-        self._film_pictures.close()
+        for encoder in {self._pictures, self._film_pictures}:
+            encoder.close()
 
     def _chain_tasks(self, job: Job, number: int) -> Iterator[FrameTask]:
         for frame in job.chains[number].frames:

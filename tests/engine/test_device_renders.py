@@ -7,15 +7,19 @@ the wrong place shows.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
+from giffusion.engine.contract import GraphSpec
 from giffusion.engine.encode import read_metadata
 from giffusion.engine.errors import DeviceError, DeviceMemoryError
 from giffusion.engine.frames import Frame, PixelFormat
@@ -297,3 +301,28 @@ def test_frames_that_start_from_a_film_are_encoded_together(
     np.testing.assert_array_equal(found, expected)
     assert one_by_one == len(expected)
     assert together == (6 if frames is None else 4)
+
+
+@pytest.mark.parametrize(("runtime", "num_graphs"), [(FakeRuntime, 1), (SimulatedRuntime, 2)])
+def test_a_picture_and_a_film_share_a_graph_where_they_run_alike(
+    tmp_path: Path, runtime: Callable[[], Any], num_graphs: int
+) -> None:
+    film = numbered_film(tmp_path / "in.mp4", 3)
+    Image.new("RGB", SIZE, "red").save(tmp_path / "in.png")
+    opened = runtime()
+    load, loaded = opened.load, list[str]()
+
+    def noted(path: Path, spec: GraphSpec, axes: Mapping[str, int], **more: Any) -> Any:
+        loaded.append(spec.name)
+        return load(path, spec, axes, **more)
+
+    opened.load = noted
+    with Engine(MODEL, opened, size=SIZE, batch=4) as engine:
+        start = RenderSettings(size=SIZE, steps=2, num_frames=3, strength=0.5)
+        sources = (replace(start, image=str(tmp_path / "in.png")), replace(start, video=str(film)))
+        for asked in sources:
+            sink = Sink()
+            engine.submit("job", Timeline.from_text("0: a dog", asked), asked, sink)
+            engine.run()
+            assert len(sink.frames) == 3
+    assert loaded.count("encode") == num_graphs
