@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GiffusionError as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("train: interrupted: --resume goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -57,11 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path("out"), help="folder of the results")
     add("--size", choices=("bundled", "toy"), default="bundled", help="of the networks")
     add("--image", type=int, help="side of the pictures, a multiple of 32; by default the size's")
-    add("--autoencoder", type=Path, help="folder of a vae to use, instead of training one")
+    add("--autoencoder", type=Path, help="folder of a vae to use, instead of a new one")
     add("--coarse-image", type=int, default=128, help="side of the pictures of the first minutes")
     add("--coarse-minutes", type=float, default=0.0, help="of it on those; worth it on a CPU")
     add("--minutes", type=float, default=8.0, help="wall clock for everything")
-    add("--autoencoder-minutes", type=float, default=1.4, help="of it for the autoencoder")
+    add(
+        "--autoencoder-minutes",
+        type=float,
+        help="of it for the autoencoder, by default 1.4; or for "
+        "the decoder of a given one, by default 0",
+    )
     add("--turbo-minutes", type=float, default=0.0, help="of it for a four-step variant; 0: none")
     add("--steps", type=int, help="steps of each stage, instead of minutes")
     add("--batch", type=int, default=384, help="latents a step")
@@ -83,7 +91,6 @@ def _check(options: argparse.Namespace) -> None:
         "image",
         "coarse_image",
         "minutes",
-        "autoencoder_minutes",
         "steps",
         "batch",
         "autoencoder_batch",
@@ -101,6 +108,15 @@ def _check(options: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} {getattr(options, name)}: expected a multiple of 32, "
                 "as the U-Net halves the latents, an eighth of it, twice"
             )
+    if options.autoencoder_minutes is None:
+        options.autoencoder_minutes = 0.0 if options.autoencoder else 1.4
+    if not options.autoencoder_minutes >= 0 or not (
+        options.autoencoder_minutes or options.autoencoder
+    ):
+        raise SettingsError(
+            f"--autoencoder-minutes {options.autoencoder_minutes}: expected more than 0, or 0 with "
+            "--autoencoder"
+        )
     if not 0 <= options.coarse_minutes < options.minutes:
         raise SettingsError(
             f"--coarse-minutes {options.coarse_minutes}: expected 0 or more, and less than "

@@ -55,23 +55,63 @@ def train_autoencoder(
         budget: how long it trains.
         options: how.
     """
-    average = MovingAverage(model, options.decay)
-    optimizer = machine.optimizer(model, options.rate, 0.0)
+
+    def loss(pictures: Tensor) -> Tensor:
+        return _loss(coder(model), pictures, options.noise)
+
+    _train(model, draw, loss, machine, budget, options)
+    scale_latents(model, draw, machine)
+
+
+def train_decoder(
+    model: nn.Module, draw: Draw, machine: Machine, budget: Budget, options: AutoencoderOptions
+) -> None:
+    """Trains the decoder of an `AutoencoderTiny` in place; what encodes stays as it is.
+
+    A decoder that was trained on small pictures learns the detail of larger ones.
+
+    Args:
+        model: trained, on the machine's device, with latents of variance 1.
+        draw: the corpus.
+        machine: where it runs, and who is told of it.
+        budget: how long it trains.
+        options: how.
+    """
+
+    def loss(pictures: Tensor) -> Tensor:
+        with torch.no_grad():
+            latents = coder(model).encoder(pictures).float()
+        decoded = coder(model).decoder(_noisy(latents, options.noise))
+        return reconstruction_loss(decoded.float(), pictures)
+
+    _train(coder(model).decoder, draw, loss, machine, budget, options)
+
+
+def _train(
+    network: nn.Module,
+    draw: Draw,
+    loss_of: Callable[[Tensor], Tensor],
+    machine: Machine,
+    budget: Budget,
+    options: AutoencoderOptions,
+) -> None:
+    """Trains a network by its losses on new pictures, and leaves it its averaged weights."""
+    average = MovingAverage(network, options.decay)
+    optimizer = machine.optimizer(network, options.rate, 0.0)
     step, progress = 0, 0.0
     report = machine.report("autoencoder", budget, options.batch)
     while progress < 1.0:
         machine.set_rate(optimizer, learning_rate(options.rate, step, progress, 100))
         pictures = draw(options.batch)
         with machine.autocast():
-            loss = _loss(coder(model), pictures, options.noise)
+            loss = loss_of(pictures)
         loss.backward()  # type: ignore[no-untyped-call]
-        machine.update(optimizer, model)
+        machine.update(optimizer, network)
         average.update(step)
         step += 1
         progress = budget.progress(step)
         report.step(step, loss)
-    average.copy_to(model)
-    scale_latents(model, draw, machine)
+    average.copy_to(network)
 
 
 def _loss(model: Coder, pictures: Tensor, noise: float) -> Tensor:
@@ -82,10 +122,14 @@ def _loss(model: Coder, pictures: Tensor, noise: float) -> Tensor:
     # hides detail in patterns that the U-Net cannot learn (Kouzelis et al. 2025, EQ-VAE).
     latents = torch.cat([latents, mosaic(latents)])
     pictures = torch.cat([pictures, mosaic(pictures)])
+    return reconstruction_loss(model.decoder(_noisy(latents, noise)).float(), pictures)
+
+
+def _noisy(latents: Tensor, noise: float) -> Tensor:
+    """Latents with noise of a deviation between 0 and `noise` each, channels last."""
     level = noise * torch.rand(len(latents), 1, 1, 1, device=latents.device)
     latents = latents + level * torch.randn_like(latents)
-    latents = latents.contiguous(memory_format=torch.channels_last)
-    return reconstruction_loss(model.decoder(latents).float(), pictures)
+    return latents.contiguous(memory_format=torch.channels_last)
 
 
 def mosaic(images: Tensor) -> Tensor:

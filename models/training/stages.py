@@ -20,6 +20,7 @@ from giffusion.models.training.autoencoder import (
     AutoencoderOptions,
     reconstruction_psnr,
     train_autoencoder,
+    train_decoder,
 )
 from giffusion.models.training.checkpoints import (
     load_diffusion,
@@ -74,13 +75,14 @@ class Plan:
         out: folder of the results.
         sizes: of the networks.
         minutes: wall clock of the whole training.
-        autoencoder_minutes: of it, the autoencoder's.
+        autoencoder_minutes: of it, the autoencoder's; 0 to take one as it is.
         turbo_minutes: of it, the four-step variant's, or 0 for none.
         steps: of each stage, or None to go by the minutes.
         scenes: how many are trained on at most.
         resume: whether to go on from what is in `work`.
         pack: folder of the results in pieces, or None.
-        start_autoencoder: folder of an `AutoencoderTiny` to use instead of training one, or None.
+        start_autoencoder: folder of an `AutoencoderTiny` to use instead of training one, or None;
+            its minutes are then its decoder's.
         coarse_image: side of the pictures that the U-Net is trained on first, below that of
             `sizes`: what things are is learned there in a fraction of the time.
         coarse_minutes: how long, of the whole; 0 for not at all.
@@ -124,6 +126,7 @@ class Training:
         self._machine = machine
         self._clock = Budget(60 * plan.minutes)
         self._corpora: dict[int, Corpus] = {}
+        self._warming: subprocess.Popen[bytes] | None = None
         for folder in (plan.work, plan.out):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -133,13 +136,11 @@ class Training:
         Raises:
             InputError: there is no corpus, or a checkpoint to resume from is another model's.
         """
-        warming = self._start_warming()
+        self._warming = self._start_warming()
         prepared = load_prepared(self._plan.data)
         gallery = Gallery.of(prepared, self._plan.scenes, self._machine.device)
         self._machine.log(f"{len(prepared.names)} names, {len(gallery.scenes)} scenes")
         coder = self._autoencoder(gallery)
-        if warming is not None:
-            self._await(warming)
         trained = self._diffusion(gallery, prepared, coder)
         self._sheets("samples", trained, coder, prepared, self._plan.sampling)
         if self._plan.turbo_minutes > 0:
@@ -159,7 +160,7 @@ class Training:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def _start_warming(self) -> subprocess.Popen[bytes] | None:
-        """Another process compiles the U-Net while this one trains the autoencoder.
+        """Another process compiles the U-Net while this one makes latents.
 
         The compiler's files are what they share; a resumed training finds them there.
         """
@@ -168,7 +169,10 @@ class Training:
         environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "8"}
         return subprocess.Popen([sys.executable, *self._plan.command, "--warm"], env=environment)
 
-    def _await(self, warming: subprocess.Popen[bytes]) -> None:
+    def _end_warming(self) -> None:
+        warming, self._warming = self._warming, None
+        if warming is None:
+            return
         try:
             warming.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -190,16 +194,17 @@ class Training:
         def draw(size: int) -> Tensor:
             return draw_pictures(pixels, gallery.scenes, size)
 
-        if plan.start_autoencoder is not None:
-            coder = load_autoencoder(plan.start_autoencoder).to(self._machine.device)
+        if plan.start_autoencoder is None:
+            coder, train = autoencoder(plan.sizes), train_autoencoder
         else:
-            coder = autoencoder(plan.sizes).to(self._machine.device)
-            if plan.resume and path.exists():
-                load_network(path, coder)
-            else:
-                budget = Budget(60 * plan.autoencoder_minutes, plan.steps)
-                train_autoencoder(coder, draw, self._machine, budget, plan.autoencoder)
-                save_network(path, coder)
+            coder, train = load_autoencoder(plan.start_autoencoder), train_decoder
+        coder.to(self._machine.device)
+        if plan.resume and path.exists():
+            load_network(path, coder)
+        elif plan.autoencoder_minutes > 0:
+            budget = Budget(60 * plan.autoencoder_minutes, plan.steps)
+            train(coder, draw, self._machine, budget, plan.autoencoder)
+            save_network(path, coder)
         psnr = reconstruction_psnr(coder, draw(_SEEN), self._machine)
         self._machine.log(f"autoencoder: {psnr:.2f} dB")
         return coder
@@ -241,10 +246,15 @@ class Training:
         def train(side: int, until: float) -> None:
             if budget.progress(state.step) < until:
                 corpus = self._corpus(gallery, coder, side)
+                self._end_warming()
                 train_diffusion(state, corpus, machine, budget, plan.diffusion, save, until)
 
-        train(plan.coarse_image, 60 * plan.coarse_minutes / budget.seconds)
-        train(plan.sizes.image, 1.0)
+        try:
+            train(plan.coarse_image, 60 * plan.coarse_minutes / budget.seconds)
+            train(plan.sizes.image, 1.0)
+        except KeyboardInterrupt:
+            save()
+            raise
         save()
         return averaged
 
