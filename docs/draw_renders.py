@@ -40,10 +40,10 @@ def main() -> None:
 
 def draw_motion(folder: Path) -> None:
     """A walk, the same one zoomed and turned as it goes, and an apple that moves to the right."""
-    walk = "0: a house on a sky blue background\n28: a castle on a sky blue background"
+    walk = "0: a house on a light blue background\n28: a castle on a light blue background"
     turning = {"zoom": 1.015, "angle": -2, "strength": 0.35, "seed": "t"}
     apple = "0: a red apple on a white background"
-    away = {"translate_x": 3, "padding": "reflection", "strength": 0.3, "seed": "t"}
+    away = {"translate_x": 6, "padding": "reflection", "strength": 0.3, "seed": "t"}
     rows = [
         made(folder, walk),
         made(folder, walk, **turning),
@@ -129,7 +129,8 @@ def save(rows: Sequence[Sequence[Pixels]], path: Path) -> None:
     sheet = Image.new("RGB", (NUM_SHOWN * step - _GAP, len(rows) * step - _GAP), "white")
     for row, pictures in enumerate(rows):
         for column, at in enumerate(np.linspace(0, len(pictures) - 1, NUM_SHOWN).round()):
-            sheet.paste(Image.fromarray(pictures[int(at)]), (column * step, row * step))
+            picture = Image.fromarray(pictures[int(at)]).resize((_SIDE, _SIDE))
+            sheet.paste(picture, (column * step, row * step))
     sheet.save(path, optimize=True)
 
 

@@ -15,6 +15,7 @@ from giffusion.engine.media.video import FilmCut, FilmReader
 DOCS = Path(__file__).parent
 FILM = DOCS / "demo.gif"
 FRAME = 12
+SQUARE: Size = (128, 128)
 WIDE: Size = (228, 128)
 INK, BACK = "#333333", "#e4e4e4"
 MARGIN, HEAD = 16, 28
@@ -38,7 +39,7 @@ def main() -> None:
 
 def _draw_shapes(index: FilmIndex) -> Image.Image:
     """Draws a frame as the film has it, and as each policy makes a wide one of it."""
-    frames = {"128x128, the film": _frame(FilmCut(FILM), (128, 128), index)}
+    frames = {"square, the film": _frame(FilmCut(FILM), SQUARE, index)}
     for resize in RESIZES:
         frames[f"{WIDE[0]}x{WIDE[1]}, {resize}"] = _frame(FilmCut(FILM, resize=resize), WIDE, index)
     width = sum(frame.width + MARGIN for frame in frames.values()) + MARGIN

@@ -134,7 +134,7 @@ class RenderSettings:
     steps: int | str = 12
     sampler: str = "dpm++2m"
     eta: float = 0.0
-    guidance: float | str = 5.0
+    guidance: float | str = 3.0
     strength: float | str | None = None
     noise: float | str = 1.0
     negative: str = ""

@@ -1,7 +1,8 @@
 """The models that can be named: those that ship with the project, and those that are registered.
 
-`mini` ships with it: a text-conditioned latent-diffusion model of 11 million parameters at 128x128,
-whose folder is also a plain diffusers pipeline; `mini/README.md` tells how it was trained.
+`mini` ships with it: a text-conditioned latent-diffusion model of 12 million parameters at 256x256,
+whose folder is also a plain diffusers pipeline; `mini/README.md` tells how it was trained. So does
+`mini-turbo`, which needs four steps and no guidance.
 `giffusion models add` registers others; see `registry.py`.
 """
 

@@ -2,9 +2,11 @@
 
     python -m giffusion.models.train --prepare --data DATA
     python -m giffusion.models.train --data DATA --work WORK --out OUT --minutes 8
+    python -m giffusion.models.train --data DATA --listen MODEL --out OUT --minutes 8
 
 The first command makes the corpus, where there is a network; the second trains, best where there is
-a GPU, and ends on time whatever the machine. Two cores see some sixty pictures a second at 128
+a GPU, and ends on time whatever the machine; the third teaches a trained model's text encoder more
+phrasings, which the second does as well. Two cores see some sixty pictures a second at 128
 pixels and a quarter of that at 256: a CPU is better given hours, most of them as
 `--coarse-minutes`, with `--autoencoder VAE --batch 64 --scenes 24000`. `OUT/model` is the model.
 The invariant: what is in `OUT` is whole at every moment, and `--resume` goes on from what is in
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING
 from giffusion.engine.errors import GiffusionError, SettingsError
 
 if TYPE_CHECKING:
+    from giffusion.models.training.machine import Machine
     from giffusion.models.training.stages import Training
 
 
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prepare(options.data, options.downloads, num_scenes=options.scenes)
         elif options.warm:
             _training(options, arguments).warm()
+        elif options.listen:
+            _listen(options)
         else:
             _training(options, arguments).run()
     except GiffusionError as error:
@@ -70,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         help="of it for the autoencoder, by default 1.4; or for "
         "the decoder of a given one, by default 0",
     )
+    add("--listen-minutes", type=float, default=0.5, help="of it for more phrasings; 0: none")
+    add("--listen", type=Path, help="a trained model that learns phrasings, for all --minutes")
+    add("--listen-batch", type=int, default=256, help="phrasings a step")
     add("--turbo-minutes", type=float, default=0.0, help="of it for a four-step variant; 0: none")
     add("--steps", type=int, help="steps of each stage, instead of minutes")
     add("--batch", type=int, default=384, help="latents a step")
@@ -94,6 +102,7 @@ def _check(options: argparse.Namespace) -> None:
         "steps",
         "batch",
         "autoencoder_batch",
+        "listen_batch",
         "turbo_walks",
         "rate",
         "sample_steps",
@@ -129,19 +138,44 @@ def _check(options: argparse.Namespace) -> None:
         )
 
 
-def _training(options: argparse.Namespace, arguments: Sequence[str]) -> Training:
-    # What needs torch is imported only where it trains, so that --help is quick.
+def _listen(options: argparse.Namespace) -> None:
+    from giffusion.models.training.existing import listen
+    from giffusion.models.training.listening import ListeningOptions
+    from giffusion.models.training.schedule import Budget
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    listen(
+        options.listen,
+        options.data,
+        options.out,
+        _machine(options),
+        Budget(60 * options.minutes, options.steps),
+        ListeningOptions(batch=options.listen_batch),
+    )
+
+
+def _machine(options: argparse.Namespace) -> Machine:
     import torch
 
-    from giffusion.models.training.autoencoder import AutoencoderOptions
-    from giffusion.models.training.diffusion import DiffusionOptions
     from giffusion.models.training.machine import Machine
-    from giffusion.models.training.networks import SIZES
-    from giffusion.models.training.sampling import SamplingOptions
-    from giffusion.models.training.stages import Plan, Training
-    from giffusion.models.training.turbo import TurboOptions
 
     gpu = torch.cuda.is_available() if options.device is None else options.device == "cuda"
+    compiles = gpu if options.compile is None else options.compile
+    log = None if options.warm else options.out / "log.txt"
+    return Machine(torch.device("cuda" if gpu else "cpu"), compiles, log)
+
+
+def _training(options: argparse.Namespace, arguments: Sequence[str]) -> Training:
+    # What needs torch is imported only where it trains, so that --help is quick.
+    from giffusion.models.training.autoencoder import AutoencoderOptions
+    from giffusion.models.training.diffusion import DiffusionOptions
+    from giffusion.models.training.listening import ListeningOptions
+    from giffusion.models.training.networks import SIZES
+    from giffusion.models.training.plan import Plan
+    from giffusion.models.training.sampling import SamplingOptions
+    from giffusion.models.training.stages import Training
+    from giffusion.models.training.turbo import TurboOptions
+
     sizes = SIZES[options.size]
     plan = Plan(
         command=("-m", "giffusion.models.train", *arguments),
@@ -151,6 +185,7 @@ def _training(options: argparse.Namespace, arguments: Sequence[str]) -> Training
         sizes=replace(sizes, image=options.image or sizes.image),
         minutes=options.minutes,
         autoencoder_minutes=options.autoencoder_minutes,
+        listen_minutes=options.listen_minutes,
         turbo_minutes=options.turbo_minutes,
         steps=options.steps,
         scenes=options.scenes,
@@ -162,11 +197,10 @@ def _training(options: argparse.Namespace, arguments: Sequence[str]) -> Training
         diffusion=DiffusionOptions(batch=options.batch, rate=options.rate),
         autoencoder=AutoencoderOptions(batch=options.autoencoder_batch),
         sampling=SamplingOptions(steps=options.sample_steps),
+        listening=ListeningOptions(batch=options.listen_batch),
         turbo=TurboOptions(walks=options.turbo_walks, batch=options.batch),
     )
-    compiles = gpu if options.compile is None else options.compile
-    log = None if options.warm else options.out / "log.txt"
-    return Training(plan, Machine(torch.device("cuda" if gpu else "cpu"), compiles, log))
+    return Training(plan, _machine(options))
 
 
 if __name__ == "__main__":

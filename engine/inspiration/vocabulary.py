@@ -94,13 +94,13 @@ class Vocabulary:
 
 
 def vocabulary_for(model: str) -> Vocabulary:
-    """Returns the vocabulary that goes with a model.
+    """Returns the vocabulary that goes with a model; a variant, `mini-turbo`, has its model's.
 
     Args:
         model: the name in its manifest.
     """
-    own = _own_vocabularies()
-    return _read(model if model in own else DEFAULT_VOCABULARY)
+    family = model.removesuffix("-turbo")
+    return _read(family if family in _own_vocabularies() else DEFAULT_VOCABULARY)
 
 
 def _own_vocabularies() -> set[str]:

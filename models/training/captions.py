@@ -124,6 +124,17 @@ def sentence(draw: Random) -> str:
     return draw.choices(list(SENTENCES), list(SENTENCES.values()))[0]
 
 
+def openings() -> set[str]:
+    """All that `sentence` puts before a caption's nouns, each with the blank after it."""
+    composed = {
+        joined(opener, with_article(joined(quality, medium)), "of {}")
+        for opener in _OPENERS
+        for quality in _QUALITIES
+        for medium in _MEDIA
+    }
+    return {text.removesuffix("{}") for text in composed | set(SENTENCES)} - {""}
+
+
 def with_article(noun: str, article: str | None = None) -> str:
     """`a` or `an` before a noun, or nothing before one that takes none (`+` before it)."""
     if noun.startswith("+"):

@@ -36,9 +36,9 @@ def publish(folder: Path, model: Denoiser, autoencoder: nn.Module, tokenizer: Pa
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(tokenizer, part / "tokenizer")
-    _save(model.text_encoder, part / "text_encoder")
-    _save(model.unet, part / "unet")
-    _save(autoencoder, part / "vae")
+    publish_part(part / "text_encoder", model.text_encoder)
+    publish_part(part / "unet", model.unet)
+    publish_part(part / "vae", autoencoder)
     version = {"_diffusers_version": _diffusers_version()}
     scheduler = {"_class_name": "DDIMScheduler", **version, **SCHEDULER}
     _write_json(part / "scheduler" / "scheduler_config.json", scheduler)
@@ -47,12 +47,8 @@ def publish(folder: Path, model: Denoiser, autoencoder: nn.Module, tokenizer: Pa
     part.rename(folder)
 
 
-def publish_unet(folder: Path, unet: nn.Module) -> None:
-    """Writes a U-Net alone, in float16: a variant that shares all else with a pipeline."""
-    _save(unet, folder)
-
-
-def _save(network: nn.Module, folder: Path) -> None:
+def publish_part(folder: Path, network: nn.Module) -> None:
+    """Writes a network alone, in float16, such as a U-Net that shares all else with a pipeline."""
     copy: Any = deepcopy(network).half().to("cpu")
     copy.save_pretrained(folder, safe_serialization=True)
     for file in folder.iterdir():

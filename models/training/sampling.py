@@ -28,7 +28,7 @@ class SamplingOptions:
     """
 
     steps: int = 12
-    guidance: float = 5.0
+    guidance: float = 3.0
     seed: int = 0
     ddim: bool = False
 

@@ -1,6 +1,6 @@
 """The stages of a training one after the other, each within its share of the time.
 
-`train.py` makes a `Plan` from its command line and runs it. The invariant: whatever stops the
+`train.py` makes a `Plan` from its command line and runs it here. The invariant: whatever stops the
 training, `Plan.out` holds the last whole model, and `Plan.work` what a resumed one goes on from.
 """
 
@@ -10,14 +10,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from giffusion.models.training.autoencoder import (
-    AutoencoderOptions,
     reconstruction_psnr,
     train_autoencoder,
     train_decoder,
@@ -32,27 +29,27 @@ from giffusion.models.training.checkpoints import (
 )
 from giffusion.models.training.diffusion import (
     Corpus,
-    DiffusionOptions,
     new_state,
     train_diffusion,
     velocity_loss,
 )
 from giffusion.models.training.latents import Gallery, draw_pictures, encode_scenes
+from giffusion.models.training.listening import Teacher, teach
 from giffusion.models.training.machine import Machine
 from giffusion.models.training.networks import (
     NUM_TOKENS,
     Denoiser,
-    Sizes,
     autoencoder,
     load_autoencoder,
 )
+from giffusion.models.training.plan import Plan
 from giffusion.models.training.prepared import Prepared, load_prepared
-from giffusion.models.training.publish import pack, publish, publish_unet
+from giffusion.models.training.publish import pack, publish, publish_part
 from giffusion.models.training.sampling import SamplingOptions
 from giffusion.models.training.schedule import Budget, alphas_cumprod
 from giffusion.models.training.sheets import turbo_options, write_sheets
 from giffusion.models.training.tokens import load_tokenizer, token_ids
-from giffusion.models.training.turbo import TurboOptions, train_turbo
+from giffusion.models.training.turbo import train_turbo
 
 _ENDING_S = 15.0
 """Seconds that the last stage needs: samples, and writing."""
@@ -62,55 +59,6 @@ _PATIENCE_S = 60.0
 
 _SEEN = 64
 """Pictures that the autoencoder is measured on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is trained, how long, and where the files are.
-
-    Attributes:
-        command: arguments of Python that run the same plan in another process.
-        data: folder of the corpus.
-        work: folder of checkpoints.
-        out: folder of the results.
-        sizes: of the networks.
-        minutes: wall clock of the whole training.
-        autoencoder_minutes: of it, the autoencoder's; 0 to take one as it is.
-        turbo_minutes: of it, the four-step variant's, or 0 for none.
-        steps: of each stage, or None to go by the minutes.
-        scenes: how many are trained on at most.
-        resume: whether to go on from what is in `work`.
-        pack: folder of the results in pieces, or None.
-        start_autoencoder: folder of an `AutoencoderTiny` to use instead of training one, or None;
-            its minutes are then its decoder's.
-        coarse_image: side of the pictures that the U-Net is trained on first, below that of
-            `sizes`: what things are is learned there in a fraction of the time.
-        coarse_minutes: how long, of the whole; 0 for not at all.
-        diffusion: how the U-Net is trained.
-        autoencoder: how the autoencoder is.
-        sampling: how the sheets of samples are drawn.
-        turbo: how the variant is.
-    """
-
-    command: tuple[str, ...]
-    data: Path
-    work: Path
-    out: Path
-    sizes: Sizes
-    minutes: float
-    autoencoder_minutes: float
-    turbo_minutes: float
-    steps: int | None
-    scenes: int
-    resume: bool
-    pack: Path | None
-    start_autoencoder: Path | None
-    coarse_image: int
-    coarse_minutes: float
-    diffusion: DiffusionOptions
-    autoencoder: AutoencoderOptions
-    sampling: SamplingOptions
-    turbo: TurboOptions
 
 
 class Training:
@@ -142,6 +90,8 @@ class Training:
         self._machine.log(f"{len(prepared.names)} names, {len(gallery.scenes)} scenes")
         coder = self._autoencoder(gallery)
         trained = self._diffusion(gallery, prepared, coder)
+        if self._plan.listen_minutes > 0:
+            self._listen(trained, coder, prepared)
         self._sheets("samples", trained, coder, prepared, self._plan.sampling)
         if self._plan.turbo_minutes > 0:
             corpus = self._corpus(gallery, coder, self._plan.sizes.image)
@@ -233,7 +183,8 @@ class Training:
         plan, machine, path = self._plan, self._machine, self._plan.work / "diffusion.safetensors"
         state, averaged = new_state(self._denoiser(), machine, plan.diffusion), self._denoiser()
         spent = load_diffusion(path, state) if plan.resume and path.exists() else 0.0
-        left = self._clock.left - 60 * plan.turbo_minutes - _ENDING_S
+        later = plan.listen_minutes + plan.turbo_minutes
+        left = self._clock.left - 60 * later - _ENDING_S
         budget = Budget(spent + max(1.0, left), plan.steps, spent)
 
         def save() -> None:
@@ -258,13 +209,22 @@ class Training:
         save()
         return averaged
 
+    def _listen(self, trained: Denoiser, coder: nn.Module, prepared: Prepared) -> None:
+        """Teaches the averaged text encoder, and publishes the model with it."""
+        plan = self._plan
+        tokenizer = load_tokenizer(prepared.tokenizer)
+        teacher = Teacher(tokenizer, prepared.token_ids, plan.listening.seed)
+        budget = Budget(60 * plan.listen_minutes, plan.steps)
+        teach(trained.text_encoder, teacher, self._machine, budget, plan.listening)
+        publish(plan.out / "model", trained, coder, prepared.tokenizer)
+
     def _turbo(
         self, trained: Denoiser, corpus: Corpus, coder: nn.Module, prepared: Prepared
     ) -> None:
         seconds = max(1.0, self._clock.left - _ENDING_S)
         budget = Budget(seconds, self._plan.steps)
         unet = train_turbo(trained, corpus, self._machine, budget, self._plan.turbo)
-        publish_unet(self._plan.out / "turbo", unet)
+        publish_part(self._plan.out / "turbo", unet)
         trained.unet = unet
         self._sheets("turbo", trained, coder, prepared, turbo_options(self._plan.sampling))
 

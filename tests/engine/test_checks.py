@@ -12,23 +12,34 @@ from hypothesis import strategies as st
 from giffusion.engine.batching.batch import sampler_steps
 from giffusion.engine.checks import check_batch, check_job
 from giffusion.engine.errors import SettingsError
-from giffusion.engine.model import load_model
+from giffusion.engine.model import Model, load_model
 from giffusion.engine.sampler_names import SAMPLERS
+from giffusion.engine.schedule import NoiseSchedule
 from giffusion.engine.settings import MAX_BATCH, RenderSettings
 from giffusion.engine.timelines.timeline import Timeline
 from giffusion.models import find_model
 
 MODEL = load_model(find_model("mini"))
+LEADING = replace(
+    MODEL,
+    schedule=NoiseSchedule(
+        MODEL.schedule.betas, MODEL.schedule.prediction_type, "leading", steps_offset=1
+    ),
+)
 
 
-def check(text: str = "0: a\n20: b", *, batch: int = 8, **values: object) -> None:
+def check(
+    text: str = "0: a\n20: b", *, batch: int = 8, model: Model = MODEL, **values: object
+) -> None:
     job = RenderSettings(**values)  # type: ignore[arg-type]
-    check_job(MODEL, Timeline.from_text(text, job), job, batch=batch)
+    check_job(model, Timeline.from_text(text, job), job, batch=batch)
 
 
-def refusal(text: str = "0: a\n20: b", *, batch: int = 8, **values: object) -> str:
+def refusal(
+    text: str = "0: a\n20: b", *, batch: int = 8, model: Model = MODEL, **values: object
+) -> str:
     with pytest.raises(SettingsError) as caught:
-        check(text, batch=batch, **values)
+        check(text, batch=batch, model=model, **values)
     assert str(caught.value).isprintable()
     return str(caught.value)
 
@@ -73,12 +84,15 @@ def test_strengths_that_leave_nothing_to_do(values: dict[str, object], message: 
 
 
 def test_steps_that_do_not_fit_name_their_frame() -> None:
-    # The bundled model was trained at 1000 timesteps; leading spacing has an offset of 1.
-    message = refusal(steps="0:(980), 20:(1000)", sampler="euler")
+    # The bundled model was trained at 1000 timesteps, which trailing spacing takes all of.
+    check(steps=1000, sampler="euler")
+    # Leading spacing has an offset of 1.
+    message = refusal(steps="0:(980), 20:(1000)", sampler="euler", model=LEADING)
     assert message.startswith("frame 20: 1000 steps do not fit")
-    check(steps="0:(990), 20:(999)", sampler="euler")
+    check(steps="0:(990), 20:(999)", sampler="euler", model=LEADING)
     # At strength 1 they do not fit; what is not walked does no harm.
-    assert refusal(steps=1000, sampler="euler").startswith("frame 0: 1000 steps do not fit")
+    whole = refusal(steps=1000, sampler="euler", model=LEADING)
+    assert whole.startswith("frame 0: 1000 steps do not fit")
 
 
 def test_a_frame_needs_no_more_rows_than_the_batch_has() -> None:

@@ -472,7 +472,7 @@ def test_a_frame_with_more_conditions_than_rows() -> None:
 
 def test_steps_that_the_sampler_cannot_take(engine: Engine) -> None:
     with pytest.raises(SettingsError, match="1000 steps do not fit"):
-        work("0: a", steps=1000).submit(engine, "job", Sink())
+        work("0: a", steps=1000, sampler="dpm").submit(engine, "job", Sink())
     assert not engine.tick()
 
 

@@ -39,7 +39,7 @@ def test_what_was_added_is_found_by_name(registry: Registry, folder: Path) -> No
     registry.add("Dreamlike-2.0", folder, BUNDLED)
     assert Registry().models() == {"Dreamlike-2.0": folder, "sd": folder}
     assert find_model("sd") == folder
-    assert list(installed_models()) == ["mini", "Dreamlike-2.0", "sd"]
+    assert list(installed_models()) == [*BUNDLED, "Dreamlike-2.0", "sd"]
     assert find_model("mini") == BUNDLED["mini"]
 
 

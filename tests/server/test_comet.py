@@ -141,7 +141,7 @@ def test_a_render_is_logged_whole(tmp_path: Path, lines: Lines) -> None:
     assert lines.notes == [f"comet: logged to {path}"]
     known = {
         "steps": 2,
-        "guidance": 5.0,
+        "guidance": 3.0,
         "sampler": "euler",
         "seed": 7,
         "fps": "8",

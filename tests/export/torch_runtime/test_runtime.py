@@ -173,7 +173,7 @@ def render(model: Model, runtime: Runtime, pixel_format: PixelFormat) -> tuple[A
     )
     recorder: Any = Recorder(runtime)
     frames = Frames(pixel_format)
-    with Engine(model, recorder, batch=4) as engine:
+    with Engine(model, recorder, size=settings.size, batch=4) as engine:
         timeline = Timeline(parse_prompts("0: a dog\n2: a lion"), settings)
         job = engine.submit("job", timeline, settings, frames)
         engine.run()
@@ -288,8 +288,8 @@ def test_a_model_of_graphs_alone_is_told_what_renders_it(mini: Model, tmp_path: 
 @pytest.mark.parametrize(
     ("stage", "part", "change", "message"),
     [
-        ("denoise", "unet", {"cross_attention_dim": 96}, "expected (64, 96) by its config"),
-        ("denoise", "unet", {"layers_per_block": 9}, "lacks down_blocks.0.attentions.1."),
+        ("denoise", "unet", {"cross_attention_dim": 96}, "96) by its config"),
+        ("denoise", "unet", {"layers_per_block": 9}, "lacks down_blocks.0.resnets.2."),
         ("text", "text_encoder", {"hidden_size": 96}, "96) by its config"),
         ("decode", "vae", {"latent_channels": 8}, "by its config"),
         ("text", "text_encoder", {"hidden_size": "wide"}, "a config.json that is no CLIPTextModel"),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ from PIL import Image, ImageDraw
 from safetensors import safe_open
 
 from giffusion.models.train import main
+from giffusion.models.training.checkpoints import load_tensors
+from giffusion.models.training.networks import TOY, autoencoder
 from giffusion.models.training.prepared import save_prepared
 from giffusion.models.training.scenes import NOTHING, Scenes
 from giffusion.models.training.tokens import train_tokenizer
@@ -60,6 +65,7 @@ def _arguments(data: Path, tmp_path: Path, *more: str) -> list[str]:
         str(tmp_path / "out"),
     ]
     size = ["--size", "toy", "--batch", "2", "--autoencoder-batch", "4", "--sample-steps", "1"]
+    size += ["--listen-batch", "4"]
     return [*folders, *size, "--device", "cpu", *more]
 
 
@@ -84,6 +90,17 @@ def test_a_training_ends_in_a_pipeline_that_diffusers_runs(
     assert (
         json.loads((out / "model" / "model_index.json").read_text())["vae"][1] == "AutoencoderTiny"
     )
+
+    # All but the U-Net is the model's; its text encoder has learned phrasings since.
+    with safe_open(out / "model" / "text_encoder" / "model.safetensors", "pt") as file:
+        before = file.get_tensor("embeddings.token_embedding.weight")
+    listened = tmp_path / "listened"
+    more = ["--listen", str(out / "model"), "--out", str(listened), "--steps", "2"]
+    assert main([*_arguments(data, tmp_path), *more]) == 0
+    with safe_open(listened / "model" / "text_encoder" / "model.safetensors", "pt") as file:
+        assert not before.equal(file.get_tensor("embeddings.token_embedding.weight"))
+    for part in ("unet/diffusion_pytorch_model.safetensors", "model_index.json"):
+        assert (listened / "model" / part).read_bytes() == (out / "model" / part).read_bytes()
 
     # The scenes are encoded once for both stages.
     assert capsys.readouterr().out.count("latents (") == 1
@@ -119,6 +136,41 @@ def test_a_training_begins_on_small_pictures_with_an_autoencoder_from_elsewhere(
     assert "saved at step 4" in said
 
 
+def test_a_given_decoder_is_trained_on_and_its_encoder_stays(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "vae"
+    autoencoder(TOY).save_pretrained(folder)  # type: ignore[operator]
+    more = ["--autoencoder", str(folder), "--autoencoder-minutes", "1", "--steps", "2"]
+    assert main(_arguments(data, tmp_path, *more)) == 0
+    before, after = (
+        AutoencoderTiny.from_pretrained(one, low_cpu_mem_usage=False).state_dict()
+        for one in (folder, tmp_path / "out" / "model" / "vae")
+    )
+    assert before.keys() == after.keys()
+    changed = {name for name, value in before.items() if not value.half().equal(after[name].half())}
+    assert changed
+    assert all(name.startswith("decoder.") for name in changed)
+
+
+def test_an_interrupted_training_keeps_its_steps(data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "giffusion.models.train"]
+    more = ["--minutes", "9", "--autoencoder-minutes", "0.01", "--listen-minutes", "0"]
+    with subprocess.Popen(
+        [*command, *_arguments(data, tmp_path, *more)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "diffusion: step" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 130
+    step = int(rest.split("saved at step ")[1].split()[0])
+    assert step >= 20
+    _, notes = load_tensors(tmp_path / "work" / "diffusion.safetensors")
+    assert int(notes["step"]) == step
+    assert (tmp_path / "out" / "model" / "model_index.json").is_file()
+
+
 def test_a_mistake_is_answered_in_a_line(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +189,14 @@ def test_a_mistake_is_answered_in_a_line(
         (_arguments(data, tmp_path, "--coarse-minutes", "9"), "--coarse-minutes 9.0: expected 0"),
         (_arguments(data, tmp_path, "--autoencoder", str(data)), f"{data}: no config.json"),
         (_arguments(data, tmp_path, "--autoencoder", str(flat)), "of 3 levels and 4 latent chan"),
+        (
+            _arguments(data, tmp_path, "--autoencoder-minutes", "0"),
+            "-minutes 0.0: expected",
+        ),
+        (
+            _arguments(data, tmp_path, "--listen", str(flat)),
+            f"{flat}: its tokenizer is no",
+        ),
     ):
         assert main(arguments) == 1
         error = capsys.readouterr().err

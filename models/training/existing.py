@@ -1,0 +1,72 @@
+"""A trained model whose text encoder learns more phrasings: `train.py --listen`.
+
+The invariant: the given folder is not touched, and all but the text encoder is taken as it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from giffusion.engine.errors import InputError, one_line
+from giffusion.models.training.listening import ListeningOptions, Teacher, teach
+from giffusion.models.training.machine import Machine
+from giffusion.models.training.prepared import load_prepared
+from giffusion.models.training.publish import publish_part
+from giffusion.models.training.schedule import Budget
+from giffusion.models.training.tokens import load_tokenizer
+
+_VOCABULARY = Path("tokenizer") / "tokenizer.json"
+
+
+def listen(
+    model: Path, data: Path, out: Path, machine: Machine, budget: Budget, options: ListeningOptions
+) -> None:
+    """Teaches the text encoder of a pipeline; the folder with it is `out/model`.
+
+    Args:
+        model: a folder that `train.py` wrote.
+        data: folder of the corpus that it was trained on.
+        out: where the result is written.
+        machine: where it runs.
+        budget: how long.
+        options: how.
+
+    Raises:
+        InputError: there is no corpus, or the model is none of it.
+    """
+    prepared = load_prepared(data)
+    ours, theirs = prepared.tokenizer / _VOCABULARY.name, model / _VOCABULARY
+    if not theirs.is_file() or ours.read_bytes() != theirs.read_bytes():
+        raise InputError(
+            f"{model}: its tokenizer is not that of {data}: name a model and the corpus that it "
+            "was trained on"
+        )
+    encoder = _text_encoder(model / "text_encoder").to(machine.device)
+    tokenizer = load_tokenizer(prepared.tokenizer)
+    teacher = Teacher(tokenizer, prepared.token_ids, options.seed)
+    budget.start()
+    teach(encoder, teacher, machine, budget, options)
+    part = out / ".model.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(model, part)
+    shutil.rmtree(part / "text_encoder")
+    publish_part(part / "text_encoder", encoder)
+    shutil.rmtree(out / "model", ignore_errors=True)
+    part.rename(out / "model")
+    machine.log("done")
+
+
+def _text_encoder(folder: Path) -> nn.Module:
+    from transformers import CLIPTextModel
+
+    try:
+        model: nn.Module = CLIPTextModel.from_pretrained(
+            str(folder), local_files_only=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: not a CLIPTextModel: {one_line(error)}") from None
+    return model
