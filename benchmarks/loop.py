@@ -54,6 +54,7 @@ class Scale:
         steps: of each of its frames.
         fake_frames: least and most frames of a mixed job on the fake runtime.
         real_frames: the same on a real one.
+        size: of the frames, or None for the model's.
     """
 
     repeats: int = 5
@@ -61,9 +62,15 @@ class Scale:
     steps: int = 12
     fake_frames: tuple[int, int] = (20, 60)
     real_frames: tuple[int, int] = (3, 9)
+    size: tuple[int, int] | None = None
 
 
-_QUICK = Scale(repeats=1, num_frames=6, steps=2, fake_frames=(5, 15), real_frames=(1, 2))
+_QUICK = Scale(
+    repeats=1, num_frames=6, steps=2, fake_frames=(5, 15), real_frames=(1, 2), size=(64, 64)
+)
+
+_MIXED_SIZE = (64, 64)
+"""Of the frames of mixed jobs: which rows are busy does not hang on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser("loop", "Measures the engine's loop.").parse_args(arguments)
     scale = _QUICK if options.quick else Scale()
     found = machine()
-    work = make_workload(scale.num_frames, steps=scale.steps)
+    work = make_workload(scale.num_frames, steps=scale.steps, size=scale.size)
     runtimes = _runtimes()
     result = {
         "benchmark": "loop",
@@ -165,12 +172,13 @@ def _rows_busy(model: Model, real: Runtime, scale: Scale) -> dict[str, dict[str,
 
 def _mixed(model: Model, runtime: Runtime, batch: int, num_frames: tuple[int, int]) -> Busy:
     drawn = random.Random(0)
-    with Engine(model, runtime, batch=batch) as engine:
+    with Engine(model, runtime, size=_MIXED_SIZE, batch=batch) as engine:
         for number in range(NUM_JOBS):
             guidance, prompt = SHAPES[number % len(SHAPES)]
             settings = RenderSettings(
                 steps=drawn.randint(*STEPS),
                 guidance=guidance,
+                size=_MIXED_SIZE,
                 num_frames=drawn.randint(*num_frames),
             )
             timeline = Timeline(parse_prompts(f"0: {prompt}"), settings)

@@ -21,7 +21,7 @@ from benchmarks.workload import key_frames
 FORMATS = ("mp4", "gif")
 NUM_FRAMES = (200, 2000)
 QUICK_FRAMES = (10, 20)
-OPTIONS = ("--steps", "2", "--guidance", "1")
+OPTIONS = ("--steps", "2", "--guidance", "1", "--size", "128x128")
 _CHILD = "--child"
 
 

@@ -135,9 +135,11 @@ def key_frames(num_frames: int) -> str:
     return "".join(f"{frame}: {subject}\n" for frame, subject in places.items())
 
 
-def make_workload(num_frames: int, *, steps: int, guidance: float = 5.0) -> Workload:
-    """Returns the job of all contestants, on the bundled model."""
-    settings = RenderSettings(steps=steps, guidance=guidance)
+def make_workload(
+    num_frames: int, *, steps: int, size: tuple[int, int] | None = None, guidance: float = 3.0
+) -> Workload:
+    """Returns the job of all contestants on the bundled model, at its own size by default."""
+    settings = RenderSettings(steps=steps, guidance=guidance, size=size)
     text = key_frames(num_frames)
     timeline = Timeline(parse_prompts(text), settings)
     return Workload(load_model(find_model(DEFAULT_MODEL)), text, settings, timeline)
