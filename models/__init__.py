@@ -1,6 +1,6 @@
 """The models that can be named: those that ship with the project, and those that are registered.
 
-`mini` ships with it: a text-conditioned latent-diffusion model of 12 million parameters at 256x256,
+`mini` ships with it: a text-conditioned latent-diffusion model of 13 million parameters at 256x256,
 whose folder is also a plain diffusers pipeline; `mini/README.md` tells how it was trained. So does
 `mini-turbo`, which needs four steps and no guidance.
 `giffusion models add` registers others; see `registry.py`.

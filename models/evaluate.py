@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge", type=Path, help="file of the judge: read, or written")
     parser.add_argument("--judge-seconds", type=float, default=40, help="to train the judge for")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=Sampling().guidance)
     parser.add_argument("--ddim", action="store_true", help="sample with DDIM, for a turbo model")
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=16)

@@ -49,7 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("train: interrupted: --resume goes on from here", file=sys.stderr)
+        if not options.warm:
+            resumes = not (options.prepare or options.listen)
+            hint = ": --resume goes on from here" if resumes else ""
+            print(f"train: interrupted{hint}", file=sys.stderr)
         return 130
     return 0
 
@@ -125,6 +128,12 @@ def _check(options: argparse.Namespace) -> None:
         raise SettingsError(
             f"--autoencoder-minutes {options.autoencoder_minutes}: expected more than 0, or 0 with "
             "--autoencoder"
+        )
+    later = (options.listen_minutes, options.turbo_minutes)
+    if min(later) < 0 or not (options.listen or sum(later) < options.minutes):
+        raise SettingsError(
+            f"--listen-minutes {later[0]} and --turbo-minutes {later[1]}: expected 0 or more, and "
+            f"together less than --minutes {options.minutes}"
         )
     if not 0 <= options.coarse_minutes < options.minutes:
         raise SettingsError(

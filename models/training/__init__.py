@@ -1,1 +1,1 @@
-"""How the bundled model is made: data, training, evaluation. Nothing here runs in a render."""
+"""How the bundled models are made: data, training, evaluation. Nothing here runs in a render."""

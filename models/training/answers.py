@@ -20,7 +20,7 @@ class Sampling:
     """How pictures are made: by DPM-Solver++ 2M, or by DDIM as a distilled model wants."""
 
     steps: int = 12
-    guidance: float = 5.0
+    guidance: float = 3.0
     seed: int = 1000
     ddim: bool = False
     batch: int = 16

@@ -36,8 +36,11 @@ def listen(
         options: how.
 
     Raises:
-        InputError: there is no corpus, or the model is none of it.
+        InputError: there is no corpus, the model is none of it, or is where the result would be.
     """
+    target = out / "model"
+    if target.resolve() == model.resolve():
+        raise InputError(f"{model}: the result would replace it: name another --out")
     prepared = load_prepared(data)
     ours, theirs = prepared.tokenizer / _VOCABULARY.name, model / _VOCABULARY
     if not theirs.is_file() or ours.read_bytes() != theirs.read_bytes():
@@ -52,11 +55,12 @@ def listen(
     teach(encoder, teacher, machine, budget, options)
     part = out / ".model.part"
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(model, part)
+    # Graphs and their manifest are those of the text encoder before.
+    shutil.copytree(model, part, ignore=shutil.ignore_patterns("*.onnx", "giffusion.json"))
     shutil.rmtree(part / "text_encoder")
     publish_part(part / "text_encoder", encoder)
-    shutil.rmtree(out / "model", ignore_errors=True)
-    part.rename(out / "model")
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
     machine.log("done")
 
 

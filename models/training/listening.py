@@ -3,7 +3,7 @@
 The U-Net learned what the encoder says of some dozens of sentences; a word it never saw, such as
 `imagine`, sends it astray. Here the encoder learns, by itself and in minutes, to say of a
 rephrasing what it said of the caption, token by token; the U-Net stays as it is. `train.py` runs it
-after the diffusion. The invariant: what was said of the corpus's own captions is still said.
+after the diffusion. The invariant: the U-Net, and what is wanted of the encoder, stay as they were.
 """
 
 from __future__ import annotations

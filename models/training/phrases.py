@@ -8,7 +8,6 @@ ground of the evaluation is drawn.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -114,8 +113,14 @@ class Rephraser:
     def rephrase(self, caption: str) -> list[Piece]:
         """Says a caption of the corpus otherwise.
 
-        Its sentence and its ending, which mean nothing, are others; a background of a colour is
-        put into other words, and sometimes nothing changes but the sentence.
+        Its sentence and its ending, which mean nothing, are left out or replaced; a background of a
+        colour is put into other words, or into others of the corpus.
+
+        Args:
+            caption: of the corpus, in lower case.
+
+        Returns:
+            Its pieces, in order.
         """
         draw = self._draw
         thing, colour = self._parts(caption)
@@ -135,22 +140,24 @@ class Rephraser:
             caption = caption.removesuffix(ending)
         opening = next((one for one in self._openings if caption.startswith(one)), "")
         caption = caption.removeprefix(opening)
-        found = self._ground.search(caption)
+        # As the forms of grounds have it, of whose colours one begins with a vowel.
+        found = self._ground.search(caption.replace(" an orange", " a orange"))
         if found is None:
             return caption, ""
         colour = next(one for one in found.groups() if one)
         return caption[: found.start()].rstrip(), colour
 
     def _on(self, colour: str) -> list[Piece]:
-        draw, meant = self._draw, f"on a {colour}"
+        draw, coloured = self._draw, english.with_article(colour)
+        meant = f"on {coloured}"
         if draw.random() < 0.3:
-            form = draw.choice(english.GROUND_PHRASES).format(colour)
+            form = english.joined(draw.choice(english.GROUND_PHRASES).format(colour))
             return [Piece(form, f"{meant} background")]
         ground = Piece(draw.choice(_GROUNDS), "background")
         if draw.random() < 0.2:
             return [Piece(f"{draw.choice((',', 'in'))} {colour}", meant), ground]
         before = draw.choice(_BEFORE_GROUNDS)
-        return [Piece(before, "on"), Piece("a", "a"), Piece(colour, colour), ground]
+        return [Piece(before, "on"), Piece(coloured, coloured), ground]
 
     def _opening(self) -> str:
         draw = self._draw
@@ -181,8 +188,3 @@ class Rephraser:
             + (draw.choice(_HEADS) if draw.random() < 0.3 else "")
             for _ in syllables
         )
-
-
-def sentence_of(pieces: Sequence[Piece]) -> str:
-    """What is said."""
-    return english.joined(*(piece.said for piece in pieces))

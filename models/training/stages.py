@@ -149,7 +149,8 @@ class Training:
         else:
             coder, train = load_autoencoder(plan.start_autoencoder), train_decoder
         coder.to(self._machine.device)
-        if plan.resume and path.exists():
+        is_saved = plan.resume and path.exists()
+        if plan.autoencoder_minutes > 0 and is_saved:
             load_network(path, coder)
         elif plan.autoencoder_minutes > 0:
             budget = Budget(60 * plan.autoencoder_minutes, plan.steps)
@@ -204,7 +205,8 @@ class Training:
             train(plan.coarse_image, 60 * plan.coarse_minutes / budget.seconds)
             train(plan.sizes.image, 1.0)
         except KeyboardInterrupt:
-            save()
+            if state.step:
+                save()
             raise
         save()
         return averaged

@@ -152,7 +152,10 @@ def test_a_given_decoder_is_trained_on_and_its_encoder_stays(data: Path, tmp_pat
 
 
 def test_an_interrupted_training_keeps_its_steps(data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "giffusion.models.train"]
+    # What is started in the background by a script ignores the signal, and so would this.
+    code = "import signal, sys; from giffusion.models.train import main; "
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())"
+    command = [sys.executable, "-W", "ignore", "-c", code]
     more = ["--minutes", "9", "--autoencoder-minutes", "0.01", "--listen-minutes", "0"]
     with subprocess.Popen(
         [*command, *_arguments(data, tmp_path, *more)], stdout=subprocess.PIPE, text=True
@@ -193,9 +196,14 @@ def test_a_mistake_is_answered_in_a_line(
             _arguments(data, tmp_path, "--autoencoder-minutes", "0"),
             "-minutes 0.0: expected",
         ),
+        (_arguments(data, tmp_path, "--turbo-minutes", "8"), "together less than --minutes 8.0"),
         (
             _arguments(data, tmp_path, "--listen", str(flat)),
             f"{flat}: its tokenizer is no",
+        ),
+        (
+            _arguments(data, tmp_path, "--listen", str(tmp_path / "out" / "model")),
+            "the result would replace it: name another --out",
         ),
     ):
         assert main(arguments) == 1
