@@ -25,7 +25,10 @@ PATH = MODEL.folder / "tokenizer" / "tokenizer.json"
 NUM_TOKENS = 24
 BEGIN, END = 0, 1
 PLAIN = Tokenizer.from_file(str(PATH))
-LONG = "a corgi running through fresh snow in the mountains at dawn with a red scarf and a blue hat"
+LONG = (
+    "a corgi and a lion, running through the fresh snow in the mountains at dawn with a red scarf "
+    "and a blue hat"
+)
 
 PROMPTS = [
     "",
