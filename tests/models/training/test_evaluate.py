@@ -74,7 +74,7 @@ def test_the_noise_does_not_depend_on_the_batch(pipeline: object) -> None:
     captions = ["a dog", "a house", "the sun"]
     together = answer(pipeline, captions, Sampling(steps=1, batch=3))
     apart = answer(pipeline, captions, Sampling(steps=1, batch=1))
-    assert together.shape == (3, 3, 128, 128)
+    assert together.shape == (3, 3, 256, 256)
     assert float((together - apart).abs().mean()) < 0.02
 
 
