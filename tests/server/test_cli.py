@@ -66,7 +66,7 @@ def events(text: str) -> list[dict[str, object]]:
         (["--prompts", "0: a", "--fps", "1/0"], "fps '1/0' is not a frame rate"),
         (["--prompts", "0: a", "--steps", "0"], "steps is 0: expected 1 to 1000"),
         (["--prompts", "0: a", "--steps", "x"], "unknown name 'x'"),
-        (["--prompts", "0: a", "--steps", "1000"], "1000 steps do not fit"),
+        (["--prompts", "0: a", "--steps", "1000", "--sampler", "dpm"], "steps do not fit"),
         (["--prompts", "0: a", "--guidance", "nan"], "unknown name 'nan'"),
         (["--prompts", "0: a", "--guidance", "inf"], "unknown name 'inf'"),
         (["--prompts", "0: a", "--seed", "-1"], "seed"),
@@ -153,7 +153,7 @@ def test_help_and_errors_load_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr.strip() == "[]"
     assert "--guidance G" in done.stdout
-    assert "default: 5.0" in done.stdout
+    assert "default: 3.0" in done.stdout
     assert "with motion as many of them as its chains fill" in " ".join(done.stdout.split())
 
 
@@ -254,9 +254,9 @@ def test_plan_for_reading_shows_what_is_not_at_rest(capfd: pytest.CaptureFixture
     first, _, third, *_ = capfd.readouterr().out.splitlines()
     assert "←" not in first
     assert "strength" not in first
-    assert "  ← 1, strength 0.4, noise 1.1, zoom 1.02, angle 2  -4 × ''" in third
+    assert "  ← 1, strength 0.4, noise 1.1, zoom 1.02, angle 2  -2 × ''" in third
     assert main(["plan", "--prompts", PROMPTS]) == 0
-    assert "  0→4  0.500  -4 × '' + 5 × 'a dog' → 'a lion'" in capfd.readouterr().out
+    assert "  0→4  0.500  -2 × '' + 3 × 'a dog' → 'a lion'" in capfd.readouterr().out
 
 
 def test_plan_says_what_it_takes_from_films_and_hears_of_sounds(
