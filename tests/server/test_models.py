@@ -63,7 +63,7 @@ def test_a_registered_model_is_found_everywhere(command: Command, folder: Path) 
 def test_what_is_registered_is_listed(command: Command, folder: Path) -> None:
     command("models add corgis --name dogs")
     models = listed(command)
-    assert list(models) == ["mini", "dogs"]
+    assert list(models) == ["mini", "mini-turbo", "dogs"]
     assert (models["mini"]["kind"], models["dogs"]["kind"]) == ("bundled", "registered")
     assert models["dogs"]["folder"] == str(folder)
     for key in ("size", "prediction", "multiple", "tokens"):
@@ -71,7 +71,7 @@ def test_what_is_registered_is_listed(command: Command, folder: Path) -> None:
     for line in ("models", "models ls"):
         status, out, _ = command(line)
         assert status == 0
-        assert [text.split()[0] for text in out.splitlines()] == ["mini", "dogs"]
+        assert [text.split()[0] for text in out.splitlines()] == ["mini", "mini-turbo", "dogs"]
         assert f"size {models['mini']['size']}" in out
         assert "prediction v_prediction" in out
     assert json.loads(command("models --json")[1]) == models
@@ -109,7 +109,7 @@ def test_what_is_no_model_is_not_registered(command: Command, folder: Path) -> N
     (folder / "unet").joinpath("x").parent.mkdir(exist_ok=True)
     (folder / "decode.onnx").unlink()
     assert command("models add corgis")[0] == 2
-    assert list(listed(command)) == ["mini"]
+    assert list(listed(command)) == ["mini", "mini-turbo"]
 
 
 def test_a_name_is_not_taken_over(command: Command, folder: Path) -> None:
@@ -131,7 +131,7 @@ def test_forgetting_leaves_the_folder(command: Command, folder: Path) -> None:
         f"forgot {name}; its folder stays where it is: {folder}" for name in ("corgis", "dogs")
     ]
     assert (folder / "giffusion.json").exists()
-    assert list(listed(command)) == ["mini"]
+    assert list(listed(command)) == ["mini", "mini-turbo"]
 
 
 def test_what_cannot_be_forgotten(command: Command, folder: Path) -> None:
@@ -145,7 +145,7 @@ def test_what_cannot_be_forgotten(command: Command, folder: Path) -> None:
         assert (status, out) == (2, "")
         assert words in err
         assert err.count("\n") == 1
-    assert list(listed(command)) == ["mini", "corgis"]
+    assert list(listed(command)) == ["mini", "mini-turbo", "corgis"]
 
 
 def test_a_damaged_list_is_a_line(command: Command, tmp_path: Path) -> None:
