@@ -85,7 +85,7 @@ def test_a_broken_one_is_listed_in_a_line(command: Command, folder: Path) -> Non
     assert listed(command)["corgis"]["broken"] == reason
     status, out, _ = command("models")
     assert status == 0
-    assert out.splitlines()[1].startswith(f"corgis       broken {reason}, ")
+    assert out.splitlines()[2].startswith(f"corgis       broken {reason}, ")
     shutil.rmtree(folder)
     assert "does not exist" in str(listed(command)["corgis"]["broken"])
     status, _, err = command("render --prompts '0: a' -o out.gif --model corgis")
