@@ -7,47 +7,37 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+import torch
 
-from giffusion.engine import RenderSettings, load_model, render
-from giffusion.models import find_model
-from giffusion.models.training.sheets import CAPTIONS, WALKS
+from docs.draw_renders import HERE, Pixels, made
+from giffusion.models.training.sheets import CAPTIONS, WALKS, write_grid
 
-HERE = Path(__file__).parent
 TURBO = {"steps": 4, "guidance": 1.0}
-SIDE, COLUMNS, WALK_FRAMES = 128, 8, 8
+SEED, COLUMNS = 3, 8
 
 
 def main() -> None:
     """Draws all sheets."""
     prompts = "\n".join(f"{frame}: {caption}" for frame, caption in enumerate(CAPTIONS))
-    _save(_rendered("mini", prompts), HERE / "mini.webp")
-    _save(_rendered("mini-turbo", prompts, **TURBO), HERE / "mini_turbo.webp")
-    walks = [
-        _rendered(name, f"0: {start}\n{WALK_FRAMES - 1}: {end}", **settings)
-        for start, end in WALKS
-        for name, settings in (("mini", {}), ("mini-turbo", TURBO))
-    ]
-    _save([frame for walk in walks for frame in walk], HERE / "mini_walks.webp")
-
-
-def _rendered(name: str, prompts: str, **settings: float) -> list[Image.Image]:
-    """The frames of key-frame text by a model, each at the sheets' side."""
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "frames" / "%05d.png"
-        wanted = RenderSettings(seed=3, **settings)  # type: ignore[arg-type]
-        render(prompts, output, model=load_model(find_model(name)), settings=wanted)
-        paths = sorted(output.parent.iterdir())
-        return [Image.open(path).convert("RGB").resize((SIDE, SIDE)) for path in paths]
+        mini = made(Path(folder), prompts, seed=SEED)
+        turbo = made(Path(folder), prompts, "mini-turbo", seed=SEED, **TURBO)
+        walks = [
+            made(Path(folder), f"0: {start}\n{COLUMNS - 1}: {end}", name, seed=SEED, **settings)
+            for start, end in WALKS
+            for name, settings in (("mini", {}), ("mini-turbo", TURBO))
+        ]
+    _save(mini, HERE / "mini.webp")
+    _save(turbo, HERE / "mini_turbo.webp")
+    _save([*chain(*walks)], HERE / "mini_walks.webp")
 
 
-def _save(pictures: Sequence[Image.Image], path: Path) -> None:
-    sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(pictures) // COLUMNS) * SIDE), "white")
-    for number, picture in enumerate(pictures):
-        sheet.paste(picture, (number % COLUMNS * SIDE, number // COLUMNS * SIDE))
-    sheet.save(path, quality=90, method=6)
+def _save(pictures: Sequence[Pixels], path: Path) -> None:
+    write_grid(path, torch.from_numpy(np.stack(pictures)), COLUMNS)
 
 
 if __name__ == "__main__":

@@ -86,10 +86,10 @@ def logged_frames(archive: Path) -> list[Pixels]:
         return [np.asarray(picture.convert("RGB")) for picture in read]
 
 
-def made(folder: Path, text: str, **settings: Any) -> list[Pixels]:
-    """Renders frames."""
+def made(folder: Path, text: str, name: str = "mini", **settings: Any) -> list[Pixels]:
+    """Renders frames by a bundled model."""
     target = folder / "frames" / "%05d.png"
-    model = load_model(find_model("mini"))
+    model = load_model(find_model(name))
     render(
         text,
         target,

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from giffusion.models.training.averages import MovingAverage
+from giffusion.models.training.descent import descend
 from giffusion.models.training.machine import Machine
 from giffusion.models.training.networks import Coder, coder
-from giffusion.models.training.schedule import Budget, learning_rate
+from giffusion.models.training.schedule import Budget, StepOptions
 
 Draw = Callable[[int], Tensor]
 """Draws so many pictures of the corpus, (b, 3, s, s) in [-1, 1]."""
@@ -26,12 +27,10 @@ _POOLS = (4, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class AutoencoderOptions:
-    """How the autoencoder is trained.
+class AutoencoderOptions(StepOptions):
+    """How the autoencoder is trained; a batch is of pictures, a multiple of four.
 
     Attributes:
-        batch: pictures a step, a multiple of four.
-        rate: the highest learning rate.
         noise: largest standard deviation of the noise on latents. The U-Net's latents are never
             exact, so that the decoder must not depend on their last digits.
         decay: of the moving average.
@@ -39,6 +38,7 @@ class AutoencoderOptions:
 
     batch: int = 16
     rate: float = 1.5e-3
+    warmup: int = 100
     noise: float = 0.12
     decay: float = 0.998
 
@@ -97,20 +97,14 @@ def _train(
 ) -> None:
     """Trains a network by its losses on new pictures, and leaves it its averaged weights."""
     average = MovingAverage(network, options.decay)
-    optimizer = machine.optimizer(network, options.rate, 0.0)
-    step, progress = 0, 0.0
-    report = machine.report("autoencoder", budget, options.batch)
-    while progress < 1.0:
-        machine.set_rate(optimizer, learning_rate(options.rate, step, progress, 100))
+    optimizer = machine.optimizer(network, options)
+
+    def new_loss() -> Tensor:
         pictures = draw(options.batch)
         with machine.autocast():
-            loss = loss_of(pictures)
-        loss.backward()  # type: ignore[no-untyped-call]
-        machine.update(optimizer, network)
-        average.update(step)
-        step += 1
-        progress = budget.progress(step)
-        report.step(step, loss)
+            return loss_of(pictures)
+
+    descend("autoencoder", network, optimizer, new_loss, machine, budget, options, average=average)
     average.copy_to(network)
 
 

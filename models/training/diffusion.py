@@ -14,26 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from giffusion.models.training.averages import MovingAverage
+from giffusion.models.training.descent import descend
 from giffusion.models.training.machine import Machine
 from giffusion.models.training.networks import Denoiser
 from giffusion.models.training.schedule import (
     Budget,
+    StepOptions,
     alphas_cumprod,
-    learning_rate,
     spread_timesteps,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class DiffusionOptions:
-    """How the U-Net and the text encoder are trained.
+class DiffusionOptions(StepOptions):
+    """How the U-Net and the text encoder are trained; a batch is of latents.
 
     Attributes:
-        batch: latents a step.
-        rate: the highest learning rate.
-        matrix_rate: that of matrices and kernels over it, see `muon`; 0 for AdamW alone.
-        weight_decay: of both.
-        warmup: steps until the learning rate is at its highest.
         empty: share of captions that are replaced by the empty one, which guidance needs.
         decay: of the moving average.
         save_s: seconds between two saves.
@@ -41,9 +37,9 @@ class DiffusionOptions:
 
     batch: int = 384
     rate: float = 1e-3
+    warmup: int = 300
     matrix_rate: float = 2.0
     weight_decay: float = 0.01
-    warmup: int = 300
     empty: float = 0.12
     decay: float = 0.999
     save_s: float = 60.0
@@ -84,8 +80,8 @@ class DiffusionState:
 
 def new_state(model: Denoiser, machine: Machine, options: DiffusionOptions) -> DiffusionState:
     """Returns the state before the first step."""
-    optimizer = machine.optimizer(model, options.rate, options.weight_decay, options.matrix_rate)
-    return DiffusionState(model, MovingAverage(model, options.decay), optimizer)
+    average = MovingAverage(model, options.decay)
+    return DiffusionState(model, average, machine.optimizer(model, options))
 
 
 def train_diffusion(
@@ -110,22 +106,32 @@ def train_diffusion(
     """
     unet = machine.compiled(state.model.unet)
     alphas = alphas_cumprod().to(machine.device)
-    report = machine.report("diffusion", budget, options.batch)
-    progress, saved = budget.progress(state.step), budget.elapsed
-    while progress < until:
-        rate = learning_rate(options.rate, state.step, progress, options.warmup)
-        machine.set_rate(state.optimizer, rate)
+    saved = budget.elapsed
+
+    def new_loss() -> Tensor:
         latents, ids = corpus.draw(options.batch, options.empty)
-        loss = velocity_loss(state.model, unet, latents, ids, alphas, machine)
-        loss.backward()  # type: ignore[no-untyped-call]
-        machine.update(state.optimizer, state.model)
-        state.average.update(state.step)
-        state.step += 1
-        progress = budget.progress(state.step)
-        report.step(state.step, loss)
+        return velocity_loss(state.model, unet, latents, ids, alphas, machine)
+
+    def stepped(step: int) -> None:
+        nonlocal saved
+        state.step = step
         if budget.elapsed - saved > options.save_s:
             saved = budget.elapsed
             save()
+
+    descend(
+        "diffusion",
+        state.model,
+        state.optimizer,
+        new_loss,
+        machine,
+        budget,
+        options,
+        average=state.average,
+        step=state.step,
+        until=until,
+        stepped=stepped,
+    )
 
 
 def velocity_loss(

@@ -8,16 +8,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from giffusion.engine.errors import InputError, one_line
+from giffusion.engine.errors import InputError
 from giffusion.models.training.listening import ListeningOptions, Teacher, teach
 from giffusion.models.training.machine import Machine
+from giffusion.models.training.networks import load_text_encoder
 from giffusion.models.training.prepared import load_prepared
-from giffusion.models.training.publish import publish_part
+from giffusion.models.training.publish import publish_part, replaced
 from giffusion.models.training.schedule import Budget
-from giffusion.models.training.tokens import load_tokenizer
 
 _VOCABULARY = Path("tokenizer") / "tokenizer.json"
 
@@ -48,29 +45,13 @@ def listen(
             f"{model}: its tokenizer is not that of {data}: name a model and the corpus that it "
             "was trained on"
         )
-    encoder = _text_encoder(model / "text_encoder").to(machine.device)
-    tokenizer = load_tokenizer(prepared.tokenizer)
-    teacher = Teacher(tokenizer, prepared.token_ids, options.seed)
+    encoder = load_text_encoder(model / "text_encoder").to(machine.device)
+    teacher = Teacher.of(prepared, options)
     budget.start()
     teach(encoder, teacher, machine, budget, options)
-    part = out / ".model.part"
-    shutil.rmtree(part, ignore_errors=True)
-    # Graphs and their manifest are those of the text encoder before.
-    shutil.copytree(model, part, ignore=shutil.ignore_patterns("*.onnx", "giffusion.json"))
-    shutil.rmtree(part / "text_encoder")
-    publish_part(part / "text_encoder", encoder)
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
+    with replaced(target) as part:
+        # Graphs and their manifest are those of the text encoder before.
+        others = shutil.ignore_patterns("*.onnx", "giffusion.json", "text_encoder")
+        shutil.copytree(model, part, ignore=others)
+        publish_part(part / "text_encoder", encoder)
     machine.log("done")
-
-
-def _text_encoder(folder: Path) -> nn.Module:
-    from transformers import CLIPTextModel
-
-    try:
-        model: nn.Module = CLIPTextModel.from_pretrained(
-            str(folder), local_files_only=True, dtype=torch.float32
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: not a CLIPTextModel: {one_line(error)}") from None
-    return model

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
+from random import Random
 
 import torch
 import torch.nn.functional as F
@@ -19,30 +20,27 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from giffusion.models.training import captions as english
+from giffusion.models.training.descent import descend
 from giffusion.models.training.machine import Machine
 from giffusion.models.training.phrases import Piece, Rephraser
-from giffusion.models.training.schedule import Budget, learning_rate
-from giffusion.models.training.tokens import BEGIN, END, LENGTH
+from giffusion.models.training.prepared import Prepared
+from giffusion.models.training.schedule import Budget, StepOptions
+from giffusion.models.training.tokens import BEGIN, END, LENGTH, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class ListeningOptions:
-    """How the text encoder is taught.
+class ListeningOptions(StepOptions):
+    """How the text encoder is taught; a batch is of rephrasings.
 
     Attributes:
-        batch: rephrasings a step.
-        rate: the highest learning rate.
-        matrix_rate: that of matrices over it, see `muon`.
-        weight_decay: of both.
-        warmup: steps until the learning rate is at its highest.
         seed: of the rephrasings.
     """
 
     batch: int = 256
     rate: float = 5e-4
+    warmup: int = 100
     matrix_rate: float = 2.0
     weight_decay: float = 0.01
-    warmup: int = 100
     seed: int = 20_261_126
 
 
@@ -74,7 +72,7 @@ class Teacher:
     def __init__(self, tokenizer: Tokenizer, token_ids: Tensor, seed: int) -> None:
         self._tokenizer, self._token_ids = tokenizer, token_ids
         self._phrases = Rephraser(seed)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._draw = Random(seed)
         self._begin, self._end = (_id(tokenizer, token) for token in (BEGIN, END))
         self._tokens = lru_cache(maxsize=100_000)(self._encode)
         # Sentences of the corpus by their length, to stand for others that are as long.
@@ -83,11 +81,16 @@ class Teacher:
             count = len(self._tokens(opening.strip()))
             self._openings.setdefault(count, []).append(opening.strip())
 
+    @classmethod
+    def of(cls, prepared: Prepared, options: ListeningOptions) -> Teacher:
+        """Makes lessons of a prepared corpus."""
+        return cls(load_tokenizer(prepared.tokenizer), prepared.token_ids, options.seed)
+
     def lessons(self) -> Iterator[Lesson]:
         """Yields lessons without end; captions that would be cut are left out."""
         while True:
-            row = int(torch.randint(len(self._token_ids), (), generator=self._generator))
-            caption = self._tokenizer.decode(self._token_ids[row].tolist())
+            row = self._token_ids[self._draw.randrange(len(self._token_ids))]
+            caption = self._tokenizer.decode(row.tolist())
             lesson = self.lesson(self._phrases.rephrase(caption))
             if lesson is not None:
                 yield lesson
@@ -113,8 +116,7 @@ class Teacher:
 
     def _as_long_as(self, ids: Sequence[int]) -> str:
         """A sentence of the corpus that has as many tokens, if there is one."""
-        known = self._openings.get(len(ids), [""])
-        return known[int(torch.randint(len(known), (), generator=self._generator))]
+        return self._draw.choice(self._openings.get(len(ids), [""]))
 
     def _piece(self, text: str, first: bool) -> list[int]:
         """Tokens of a piece, with a blank before it unless it is first or begins with a comma."""
@@ -162,13 +164,10 @@ def teach(
         options: how.
     """
     known = deepcopy(encoder).eval()
-    optimizer = machine.optimizer(encoder, options.rate, options.weight_decay, options.matrix_rate)
-    report = machine.report("listening", budget, options.batch)
+    optimizer = machine.optimizer(encoder, options)
     lessons = teacher.lessons()
-    step, progress = 0, budget.progress(0)
-    while progress < 1.0:
-        rate = learning_rate(options.rate, step, progress, options.warmup)
-        machine.set_rate(optimizer, rate)
+
+    def new_loss() -> Tensor:
         batch = [next(lessons) for _ in range(options.batch)]
         said, meant, places = (
             torch.tensor(rows, device=machine.device)
@@ -178,12 +177,9 @@ def teach(
                 [one.stands_for for one in batch],
             )
         )
-        loss = hearing_loss(encoder, known, said, meant, places, machine)
-        loss.backward()  # type: ignore[no-untyped-call]
-        machine.update(optimizer, encoder)
-        step += 1
-        progress = budget.progress(step)
-        report.step(step, loss)
+        return hearing_loss(encoder, known, said, meant, places, machine)
+
+    descend("listening", encoder, optimizer, new_loss, machine, budget, options)
 
 
 def hearing_loss(

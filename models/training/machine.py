@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from giffusion.engine.errors import SettingsError
 from giffusion.models.training.muon import BETAS, Muon, decay_groups
-from giffusion.models.training.schedule import Budget
+from giffusion.models.training.schedule import Budget, StepOptions
 
 _EVERY_S = 5.0
 """Seconds between two lines of the log."""
@@ -71,21 +71,12 @@ class Machine:
         compiled: Callable[..., Any] = torch.compile(module, dynamic=False)
         return compiled
 
-    def optimizer(
-        self, model: nn.Module, rate: float, decay: float, matrix_rate: float = 0.0
-    ) -> torch.optim.Optimizer:
-        """AdamW; weight decay on matrices and kernels only.
-
-        Args:
-            model: what is optimized.
-            rate: learning rate.
-            decay: weight decay.
-            matrix_rate: if given, matrices take steps of Muon, their learning rate this times
-                that of the others.
-        """
+    def optimizer(self, model: nn.Module, options: StepOptions) -> torch.optim.Optimizer:
+        """AdamW, or Muon for matrices; weight decay on matrices and kernels only."""
         fused = self.device.type == "cuda"
-        if matrix_rate:
-            return Muon(model, rate, matrix_rate=matrix_rate, decay=decay, fused=fused)
+        rate, decay = options.rate, options.weight_decay
+        if options.matrix_rate:
+            return Muon(model, rate, matrix_rate=options.matrix_rate, decay=decay, fused=fused)
         groups = decay_groups(list(model.parameters()), decay)
         return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=fused)
 

@@ -195,6 +195,23 @@ def load_autoencoder(folder: Path) -> nn.Module:
     return model.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
+def load_text_encoder(folder: Path) -> nn.Module:
+    """Returns the `CLIPTextModel` of a folder, in float32.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    from transformers import CLIPTextModel
+
+    try:
+        model: nn.Module = CLIPTextModel.from_pretrained(
+            str(folder), local_files_only=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: not a CLIPTextModel: {one_line(error)}") from None
+    return model
+
+
 def coder(model: nn.Module) -> Coder:
     """An autoencoder as what it is; PyTorch gives its parts no types."""
     return cast(Coder, model)

@@ -10,6 +10,8 @@ import io
 import json
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -33,16 +35,30 @@ def publish(folder: Path, model: Denoiser, autoencoder: nn.Module, tokenizer: Pa
         autoencoder: an `AutoencoderTiny` whose latents have variance 1.
         tokenizer: folder of the tokenizer.
     """
+    with replaced(folder) as part:
+        shutil.copytree(tokenizer, part / "tokenizer")
+        publish_part(part / "text_encoder", model.text_encoder)
+        publish_part(part / "unet", model.unet)
+        publish_part(part / "vae", autoencoder)
+        version = {"_diffusers_version": _diffusers_version()}
+        scheduler = {"_class_name": "DDIMScheduler", **version, **SCHEDULER}
+        _write_json(part / "scheduler" / "scheduler_config.json", scheduler)
+        _write_json(part / "model_index.json", {**_index(), **version})
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A folder to write, which takes the place of another when it is whole.
+
+    Args:
+        folder: is replaced.
+
+    Yields:
+        The path of one that does not exist yet, beside it.
+    """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(tokenizer, part / "tokenizer")
-    publish_part(part / "text_encoder", model.text_encoder)
-    publish_part(part / "unet", model.unet)
-    publish_part(part / "vae", autoencoder)
-    version = {"_diffusers_version": _diffusers_version()}
-    scheduler = {"_class_name": "DDIMScheduler", **version, **SCHEDULER}
-    _write_json(part / "scheduler" / "scheduler_config.json", scheduler)
-    _write_json(part / "model_index.json", {**_index(), **version})
+    yield part
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 

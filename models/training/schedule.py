@@ -72,6 +72,25 @@ class Budget:
         return min(1.0, self.elapsed / self.seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """How large the steps of a stage are.
+
+    Attributes:
+        batch: examples a step.
+        rate: the highest learning rate.
+        warmup: steps until the learning rate is at its highest.
+        matrix_rate: that of matrices and kernels over it, see `muon`; 0 for AdamW alone.
+        weight_decay: of both.
+    """
+
+    batch: int
+    rate: float
+    warmup: int
+    matrix_rate: float = 0.0
+    weight_decay: float = 0.0
+
+
 def learning_rate(peak: float, step: int, progress: float, warmup: int) -> float:
     """A linear rise over the first steps, then half a cosine to a hundredth at the end."""
     cosine = 0.5 * (1 + math.cos(math.pi * progress))

@@ -214,8 +214,7 @@ class Training:
     def _listen(self, trained: Denoiser, coder: nn.Module, prepared: Prepared) -> None:
         """Teaches the averaged text encoder, and publishes the model with it."""
         plan = self._plan
-        tokenizer = load_tokenizer(prepared.tokenizer)
-        teacher = Teacher(tokenizer, prepared.token_ids, plan.listening.seed)
+        teacher = Teacher.of(prepared, plan.listening)
         budget = Budget(60 * plan.listen_minutes, plan.steps)
         teach(trained.text_encoder, teacher, self._machine, budget, plan.listening)
         publish(plan.out / "model", trained, coder, prepared.tokenizer)

@@ -15,34 +15,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from giffusion.models.training.averages import MovingAverage
+from giffusion.models.training.descent import descend
 from giffusion.models.training.diffusion import Corpus
 from giffusion.models.training.machine import Machine
 from giffusion.models.training.networks import Denoiser
-from giffusion.models.training.schedule import Budget, alphas_cumprod, learning_rate
+from giffusion.models.training.schedule import Budget, StepOptions, alphas_cumprod
 
 STEPS = 4
 """Steps of the student; DDIM with trailing spacing evaluates it at timesteps 999, 749, 499, 249."""
 
 
 @dataclass(frozen=True, slots=True)
-class TurboOptions:
-    """How the variant is trained.
+class TurboOptions(StepOptions):
+    """How the variant is trained; a batch is of quarters of walks.
 
     Attributes:
         walks: walks of the teacher.
         teacher_steps: steps of each, a multiple of four, of DDIM: its latents at the student's
             timesteps are states that the student meets.
         guidance: classifier-free guidance scale of the teacher.
-        batch: quarters of walks a step.
-        rate: the highest learning rate.
         decay: of the moving average.
     """
 
+    batch: int = 384
+    rate: float = 4e-4
+    warmup: int = 50
     walks: int = 16_384
     teacher_steps: int = 16
     guidance: float = 5.0
-    batch: int = 384
-    rate: float = 4e-4
     decay: float = 0.995
 
 
@@ -123,14 +123,12 @@ def train_turbo(
     student = deepcopy(teacher.unet)
     unet = machine.compiled(student)
     average = MovingAverage(student, options.decay)
-    optimizer = machine.optimizer(student, options.rate, 0.0)
+    optimizer = machine.optimizer(student, options)
     alphas = alphas_cumprod().to(machine.device)
     timesteps = levels(STEPS).to(machine.device)
     turns = angles(timesteps, alphas).diff().neg()[:, None, None, None]
-    report = machine.report("turbo", budget, options.batch)
-    step, progress = 0, budget.progress(0)
-    while progress < 1.0:
-        machine.set_rate(optimizer, learning_rate(options.rate, step, progress, 50))
+
+    def new_loss() -> Tensor:
         rows = torch.randint(len(walks), (options.batch,), device=machine.device)
         quarter = torch.randint(STEPS, (options.batch,), device=machine.device)
         begin, end = walks[rows, quarter].float(), walks[rows, quarter + 1].float()
@@ -144,13 +142,9 @@ def train_turbo(
         states.requires_grad_()
         with machine.autocast():
             predicted = unet(begin, timesteps[quarter], states, return_dict=False)[0]
-        loss = F.mse_loss(predicted.float(), velocity)
-        loss.backward()  # type: ignore[no-untyped-call]
-        machine.update(optimizer, student)
-        average.update(step)
-        step += 1
-        progress = budget.progress(step)
-        report.step(step, loss)
+        return F.mse_loss(predicted.float(), velocity)
+
+    descend("turbo", student, optimizer, new_loss, machine, budget, options, average=average)
     average.copy_to(student)
     return student
 
