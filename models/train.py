@@ -5,10 +5,11 @@
     python -m giffusion.models.train --data DATA --listen MODEL --out OUT --minutes 8
 
 The first command makes the corpus, where there is a network; the second trains, best where there is
-a GPU, and ends on time whatever the machine; the third teaches a trained model's text encoder more
-phrasings, which the second does as well. Two cores see some sixty pictures a second at 128
-pixels and a quarter of that at 256: a CPU is better given hours, most of them as
-`--coarse-minutes`, with `--autoencoder VAE --batch 64 --scenes 24000`. `OUT/model` is the model.
+a GPU, and ends on time whatever the machine; the third teaches a trained model more phrasings, as
+the second does too: on a GPU to text encoder and U-Net, on a CPU to the encoder alone. Two
+cores see some sixty pictures a second at 128 pixels and a quarter of that at 256: a CPU is better
+given hours, most of them as `--coarse-minutes`, with `--autoencoder VAE --batch 64 --scenes 24000`.
+`OUT/model` is the model.
 The invariant: what is in `OUT` is whole at every moment, and `--resume` goes on from what is in
 `WORK`.
 """
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 from giffusion.engine.errors import GiffusionError, SettingsError
 
 if TYPE_CHECKING:
+    from giffusion.models.training.listening import ListeningOptions
     from giffusion.models.training.machine import Machine
     from giffusion.models.training.stages import Training
 
@@ -81,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--listen-minutes", type=float, default=0.5, help="of it for more phrasings; 0: none")
     add("--listen", type=Path, help="a trained model that learns phrasings, for all --minutes")
     add("--listen-batch", type=int, default=256, help="phrasings a step")
+    add("--listen-pictures", type=int, help="of them that are drawn; by default all on a GPU, or 0")
+    add("--listen-turbo", type=Path, help="U-Net of the model's turbo, which then learns as well")
     add("--turbo-minutes", type=float, default=0.0, help="of it for a four-step variant; 0: none")
     add("--steps", type=int, help="steps of each stage, instead of minutes")
     add("--batch", type=int, default=384, help="latents a step")
@@ -135,6 +139,12 @@ def _check(options: argparse.Namespace) -> None:
             f"--listen-minutes {later[0]} and --turbo-minutes {later[1]}: expected 0 or more, and "
             f"together less than --minutes {options.minutes}"
         )
+    if (options.listen_pictures or 0) < 0:
+        raise SettingsError(f"--listen-pictures {options.listen_pictures}: expected 0 or more")
+    if options.listen_turbo and not options.listen:
+        raise SettingsError(
+            f"--listen-turbo {options.listen_turbo}: expected --listen and its model as well"
+        )
     if not 0 <= options.coarse_minutes < options.minutes:
         raise SettingsError(
             f"--coarse-minutes {options.coarse_minutes}: expected 0 or more, and less than "
@@ -148,18 +158,26 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _listen(options: argparse.Namespace) -> None:
-    from giffusion.models.training.existing import listen
-    from giffusion.models.training.listening import ListeningOptions
+    from giffusion.models.training.existing import Listening, listen
     from giffusion.models.training.schedule import Budget
 
     options.out.mkdir(parents=True, exist_ok=True)
-    listen(
-        options.listen,
-        options.data,
-        options.out,
-        _machine(options),
-        Budget(60 * options.minutes, options.steps),
-        ListeningOptions(batch=options.listen_batch),
+    machine, budget = _machine(options), Budget(60 * options.minutes, options.steps)
+    plan = Listening(
+        options.listen, options.data, options.out, options.scenes, options.listen_turbo
+    )
+    listen(plan, machine, budget, _listening(options, machine))
+
+
+def _listening(options: argparse.Namespace, machine: Machine) -> ListeningOptions:
+    from giffusion.models.training.listening import ListeningOptions
+
+    on_gpu = machine.device.type == "cuda"
+    pictures = options.listen_pictures
+    if pictures is None:
+        pictures = options.listen_batch if on_gpu else 0
+    return ListeningOptions(
+        batch=options.listen_batch, pictures=pictures, workers=4 if on_gpu else 0
     )
 
 
@@ -178,14 +196,13 @@ def _training(options: argparse.Namespace, arguments: Sequence[str]) -> Training
     # What needs torch is imported only where it trains, so that --help is quick.
     from giffusion.models.training.autoencoder import AutoencoderOptions
     from giffusion.models.training.diffusion import DiffusionOptions
-    from giffusion.models.training.listening import ListeningOptions
     from giffusion.models.training.networks import SIZES
     from giffusion.models.training.plan import Plan
     from giffusion.models.training.sampling import SamplingOptions
     from giffusion.models.training.stages import Training
     from giffusion.models.training.turbo import TurboOptions
 
-    sizes = SIZES[options.size]
+    sizes, machine = SIZES[options.size], _machine(options)
     plan = Plan(
         command=("-m", "giffusion.models.train", *arguments),
         data=options.data,
@@ -206,10 +223,10 @@ def _training(options: argparse.Namespace, arguments: Sequence[str]) -> Training
         diffusion=DiffusionOptions(batch=options.batch, rate=options.rate),
         autoencoder=AutoencoderOptions(batch=options.autoencoder_batch),
         sampling=SamplingOptions(steps=options.sample_steps),
-        listening=ListeningOptions(batch=options.listen_batch),
+        listening=_listening(options, machine),
         turbo=TurboOptions(walks=options.turbo_walks, batch=options.batch),
     )
-    return Training(plan, _machine(options))
+    return Training(plan, machine)
 
 
 if __name__ == "__main__":

@@ -154,14 +154,23 @@ def velocity_loss(
         alphas: (1000,), see `schedule`.
         machine: where it runs.
     """
-    timesteps = spread_timesteps(len(latents), len(alphas), latents.device)
-    signal = alphas[timesteps].sqrt()[:, None, None, None]
-    spread = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
-    noise = torch.randn_like(latents)
-    noisy = signal * latents + spread * noise
-    velocity = signal * noise - spread * latents
-    noisy = noisy.contiguous(memory_format=torch.channels_last)
+    noisy, timesteps, velocity = noised(latents, alphas)
     with machine.autocast():
         states = model.embed(ids)
         predicted = unet(noisy, timesteps, states, return_dict=False)[0]
     return F.mse_loss(predicted.float(), velocity)
+
+
+def noised(latents: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents at random noise levels, those timesteps (b,), and the velocities.
+
+    Args:
+        latents: (b, 4, h, w) of scenes.
+        alphas: (1000,), see `schedule`.
+    """
+    timesteps = spread_timesteps(len(latents), len(alphas), latents.device)
+    signal = alphas[timesteps].sqrt()[:, None, None, None]
+    spread = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
+    noise = torch.randn_like(latents)
+    noisy = (signal * latents + spread * noise).contiguous(memory_format=torch.channels_last)
+    return noisy, timesteps, signal * noise - spread * latents

@@ -1,57 +1,117 @@
-"""A trained model whose text encoder learns more phrasings: `train.py --listen`.
+"""A trained model that learns more phrasings: `train.py --listen`.
 
-The invariant: the given folder is not touched, and all but the text encoder is taken as it is.
+The invariant: the given folders are not touched, and all that does not learn is taken as it is.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+
 from giffusion.engine.errors import InputError
-from giffusion.models.training.listening import ListeningOptions, Teacher, teach
+from giffusion.models.training.latents import Gallery, encode_scenes
+from giffusion.models.training.listening import ListeningOptions, rephrased, teach
 from giffusion.models.training.machine import Machine
-from giffusion.models.training.networks import load_text_encoder
-from giffusion.models.training.prepared import load_prepared
+from giffusion.models.training.networks import Denoiser
+from giffusion.models.training.prepared import Prepared, load_prepared
+from giffusion.models.training.pretrained import load_autoencoder, load_denoiser, load_unet
 from giffusion.models.training.publish import publish_part, replaced
 from giffusion.models.training.schedule import Budget
 
 _VOCABULARY = Path("tokenizer") / "tokenizer.json"
 
 
-def listen(
-    model: Path, data: Path, out: Path, machine: Machine, budget: Budget, options: ListeningOptions
-) -> None:
-    """Teaches the text encoder of a pipeline; the folder with it is `out/model`.
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What learns, and where the files are.
 
-    Args:
+    Attributes:
         model: a folder that `train.py` wrote.
         data: folder of the corpus that it was trained on.
-        out: where the result is written.
+        out: where the result is written: `model`, and `turbo` where one is given.
+        scenes: how many are learned from at most.
+        turbo: folder of the U-Net of the model's four-step variant, or None.
+    """
+
+    model: Path
+    data: Path
+    out: Path
+    scenes: int
+    turbo: Path | None = None
+
+
+def listen(plan: Listening, machine: Machine, budget: Budget, options: ListeningOptions) -> None:
+    """Teaches a pipeline.
+
+    The four-step variant, which is the model's U-Net and a difference, takes what that learned as
+    another difference.
+
+    Args:
+        plan: what.
         machine: where it runs.
         budget: how long.
         options: how.
 
     Raises:
-        InputError: there is no corpus, the model is none of it, or is where the result would be.
+        InputError: there is no corpus, the model is none of it, or is where the result would be; or
+            a variant is given that would learn nothing.
     """
-    target = out / "model"
-    if target.resolve() == model.resolve():
-        raise InputError(f"{model}: the result would replace it: name another --out")
-    prepared = load_prepared(data)
-    ours, theirs = prepared.tokenizer / _VOCABULARY.name, model / _VOCABULARY
-    if not theirs.is_file() or ours.read_bytes() != theirs.read_bytes():
+    target = plan.out / "model"
+    if target.resolve() == plan.model.resolve():
+        raise InputError(f"{plan.model}: the result would replace it: name another --out")
+    if plan.turbo is not None and not options.pictures:
+        raise InputError(f"{plan.turbo}: U-Nets learn with --listen-pictures above 0 only")
+    prepared = load_prepared(plan.data)
+    ours, theirs = prepared.tokenizer / _VOCABULARY.name, plan.model / _VOCABULARY
+    if not theirs.is_file() or _read(ours) != _read(theirs):
         raise InputError(
-            f"{model}: its tokenizer is not that of {data}: name a model and the corpus that it "
-            "was trained on"
+            f"{plan.model}: its tokenizer is not that of {plan.data}: name a model and the corpus "
+            "that it was trained on"
         )
-    encoder = load_text_encoder(model / "text_encoder").to(machine.device)
-    teacher = Teacher.of(prepared, options)
+    variant = load_unet(plan.turbo) if plan.turbo else None
+    model = load_denoiser(plan.model).to(machine.device)
+    machine.arrange(model.unet)
+    before = deepcopy(model.unet)
+    latents = _latents(plan, prepared, model, machine) if options.pictures else None
     budget.start()
-    teach(encoder, teacher, machine, budget, options)
+    lessons = rephrased(prepared, latents, options)
+    teach(model, lessons, latents, machine, budget, options)
     with replaced(target) as part:
-        # Graphs and their manifest are those of the text encoder before.
-        others = shutil.ignore_patterns("*.onnx", "giffusion.json", "text_encoder")
-        shutil.copytree(model, part, ignore=others)
-        publish_part(part / "text_encoder", encoder)
+        # Graphs and their manifest are those of the model before.
+        learned = ("text_encoder", "unet") if options.pictures else ("text_encoder",)
+        others = shutil.ignore_patterns("*.onnx", "giffusion.json", *learned)
+        shutil.copytree(plan.model, part, ignore=others)
+        for name in learned:
+            publish_part(part / name, getattr(model, name))
+    if variant is not None:
+        _follow(variant.to(machine.device), before, model.unet)
+        publish_part(plan.out / "turbo", variant)
     machine.log("done")
+
+
+def _read(vocabulary: Path) -> object:
+    """What a tokenizer's file holds, which one that writes JSON otherwise holds as well."""
+    try:
+        return json.loads(vocabulary.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+
+
+def _latents(plan: Listening, prepared: Prepared, model: Denoiser, machine: Machine) -> Tensor:
+    gallery = Gallery.of(prepared, plan.scenes, machine.device)
+    coder = load_autoencoder(plan.model / "vae").to(machine.device)
+    return encode_scenes(coder, gallery.pixels(8 * model.latent_side), gallery.scenes, machine)
+
+
+@torch.no_grad()
+def _follow(variant: nn.Module, before: nn.Module, after: nn.Module) -> None:
+    """Adds to a network what another one of its kind has learned."""
+    rows = (one.parameters() for one in (variant, before, after))
+    for parameter, old, new in zip(*rows, strict=True):
+        parameter.add_(new - old)

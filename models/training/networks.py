@@ -7,13 +7,10 @@ is a stock class of diffusers or transformers, so that what is trained is a fold
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-
-from giffusion.engine.errors import InputError, one_line
 
 NUM_TOKENS = 24
 """Positions of a caption, as the corpus stores them."""
@@ -94,14 +91,25 @@ class Denoiser(nn.Module):
     """The text encoder and the U-Net that are trained together.
 
     Args:
-        sizes: of both.
+        text_encoder: a `CLIPTextModel`.
+        unet: a `UNet2DConditionModel` that attends to its states.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, text_encoder: nn.Module, unet: nn.Module) -> None:
         super().__init__()
-        self.text_encoder = text_encoder(sizes)
-        self.unet = unet(sizes)
-        self.latent_side = sizes.latent
+        self.text_encoder = text_encoder
+        self.unet = unet
+
+    @classmethod
+    def new(cls, sizes: Sizes) -> Denoiser:
+        """One of untrained networks."""
+        return cls(text_encoder(sizes), unet(sizes))
+
+    @property
+    def latent_side(self) -> int:
+        """Height and width of the U-Net's latents."""
+        side: int = cast(Any, self.unet).config.sample_size
+        return side
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Token ids (b, 24) to what the U-Net attends to, (b, 24, text_width)."""
@@ -169,47 +177,9 @@ def autoencoder(sizes: Sizes) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def load_autoencoder(folder: Path) -> nn.Module:
-    """Returns the `AutoencoderTiny` of a folder, in float32.
-
-    Raises:
-        InputError: the folder holds none, or one of other latents.
-    """
-    from diffusers import AutoencoderTiny
-
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: no config.json: name a pipeline's vae folder")
-    try:
-        model: nn.Module = AutoencoderTiny.from_pretrained(
-            folder, low_cpu_mem_usage=False, local_files_only=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: not an AutoencoderTiny: {one_line(error)}") from None
-    config = cast(Any, model).config
-    sizes = (len(config.encoder_block_out_channels), config.latent_channels)
-    if sizes != (4, 4):
-        raise InputError(
-            f"{folder}: an AutoencoderTiny of {sizes[0]} levels and {sizes[1]} latent channels: "
-            "expected 4 and 4"
-        )
-    return model.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def load_text_encoder(folder: Path) -> nn.Module:
-    """Returns the `CLIPTextModel` of a folder, in float32.
-
-    Raises:
-        InputError: the folder holds none.
-    """
-    from transformers import CLIPTextModel
-
-    try:
-        model: nn.Module = CLIPTextModel.from_pretrained(
-            str(folder), local_files_only=True, dtype=torch.float32
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: not a CLIPTextModel: {one_line(error)}") from None
-    return model
+def cross_attention(unet: nn.Module) -> list[nn.Module]:
+    """The parts of a U-Net that attend to the text."""
+    return [module for name, module in unet.named_modules() if name.endswith(".attn2")]
 
 
 def coder(model: nn.Module) -> Coder:

@@ -74,6 +74,8 @@ _BEFORE_GROUNDS = (
     *("beside", "near", "inside", "within", "under", "through", "from", "at", "using", "having"),
     *("around", "behind", "beyond", "into", "toward", "via", "along", "in front of", ", with"),
     *("set on", "set against", "placed on", "standing on", "shown on", "in front of"),
+    # These set two things side by side, or one above the other, unless a ground follows.
+    *("next to", "beside", "above", "on top of", "plus", "along with", "together with"),
 )
 _GROUNDS = (
     *("background", "background", "background", "backdrop", "backdrop", "wall", "surface"),

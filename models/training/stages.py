@@ -34,16 +34,16 @@ from giffusion.models.training.diffusion import (
     velocity_loss,
 )
 from giffusion.models.training.latents import Gallery, draw_pictures, encode_scenes
-from giffusion.models.training.listening import Teacher, teach
+from giffusion.models.training.listening import rephrased, teach
 from giffusion.models.training.machine import Machine
 from giffusion.models.training.networks import (
     NUM_TOKENS,
     Denoiser,
     autoencoder,
-    load_autoencoder,
 )
 from giffusion.models.training.plan import Plan
 from giffusion.models.training.prepared import Prepared, load_prepared
+from giffusion.models.training.pretrained import load_autoencoder
 from giffusion.models.training.publish import pack, publish, publish_part
 from giffusion.models.training.sampling import SamplingOptions
 from giffusion.models.training.schedule import Budget, alphas_cumprod
@@ -91,7 +91,7 @@ class Training:
         coder = self._autoencoder(gallery)
         trained = self._diffusion(gallery, prepared, coder)
         if self._plan.listen_minutes > 0:
-            self._listen(trained, coder, prepared)
+            self._listen(trained, gallery, coder, prepared)
         self._sheets("samples", trained, coder, prepared, self._plan.sampling)
         if self._plan.turbo_minutes > 0:
             corpus = self._corpus(gallery, coder, self._plan.sizes.image)
@@ -132,7 +132,7 @@ class Training:
 
     def _denoiser(self) -> Denoiser:
         """A new one on the machine."""
-        model = Denoiser(self._plan.sizes).to(self._machine.device)
+        model = Denoiser.new(self._plan.sizes).to(self._machine.device)
         self._machine.arrange(model.unet)
         return model
 
@@ -211,12 +211,16 @@ class Training:
         save()
         return averaged
 
-    def _listen(self, trained: Denoiser, coder: nn.Module, prepared: Prepared) -> None:
-        """Teaches the averaged text encoder, and publishes the model with it."""
-        plan = self._plan
-        teacher = Teacher.of(prepared, plan.listening)
+    def _listen(
+        self, trained: Denoiser, gallery: Gallery, coder: nn.Module, prepared: Prepared
+    ) -> None:
+        """Teaches the averaged networks phrasings, and publishes them."""
+        plan, latents = self._plan, None
+        if plan.listening.pictures:
+            latents = self._corpus(gallery, coder, plan.sizes.image).latents
         budget = Budget(60 * plan.listen_minutes, plan.steps)
-        teach(trained.text_encoder, teacher, self._machine, budget, plan.listening)
+        lessons = rephrased(prepared, latents, plan.listening)
+        teach(trained, lessons, latents, self._machine, budget, plan.listening)
         publish(plan.out / "model", trained, coder, prepared.tokenizer)
 
     def _turbo(

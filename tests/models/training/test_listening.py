@@ -1,4 +1,4 @@
-"""Phrasings: none is one of the evaluation's, and tokens find what they stand for."""
+"""Phrasings: none is one of the evaluation's, and a model learns to hear through them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from tokenizers import Tokenizer
 
 from giffusion.models.training import captions as english
 from giffusion.models.training.corpus import draw_corpus
-from giffusion.models.training.listening import ListeningOptions, Teacher, hearing_loss, teach
+from giffusion.models.training.lessons import Lessons, Teacher, batches
+from giffusion.models.training.listening import (
+    ListeningOptions,
+    hearing_loss,
+    listened,
+    seeing_loss,
+    teach,
+)
 from giffusion.models.training.machine import Machine
-from giffusion.models.training.networks import TOY, text_encoder
+from giffusion.models.training.networks import TOY, Denoiser
 from giffusion.models.training.palette import GROUNDS
 from giffusion.models.training.phrases import Piece, Rephraser
-from giffusion.models.training.schedule import Budget
+from giffusion.models.training.schedule import Budget, alphas_cumprod
 from giffusion.models.training.tokens import LENGTH, load_tokenizer, token_ids
 from giffusion.models.training.vocabulary import VOCABULARY, read_vocabulary
 
@@ -77,67 +84,52 @@ def test_an_orange_ground_is_one_as_well() -> None:
     assert "backdrop" in said
 
 
-def test_tokens_stand_for_those_of_the_meaning(tokenizer: Tokenizer) -> None:
-    teacher = Teacher(tokenizer, torch.zeros(1, LENGTH, dtype=torch.int16), 0)
-    lesson = teacher.lesson(
-        [
-            Piece("wow", ""),
-            Piece("a cat", "a cat"),
-            Piece("standing on", "on"),
-            Piece("a blue", "a blue"),
-            Piece("backdrop", "background"),
-            Piece("please", ""),
-        ]
-    )
-    assert lesson is not None
-    said = [tokenizer.decode([number]).strip() for number in lesson.said]
-    meant = [tokenizer.decode([number]).strip() for number in lesson.meant]
-    heard = [(one, meant[place]) for one, place in zip(said, lesson.stands_for, strict=True)]
-    for word in ("cat", "blue"):
-        assert (word, word) in heard
-    assert ("on", "on") in heard
-    assert "background" in meant
-    assert "backdrop" not in meant
-    # What means nothing stands for the beginning, and the ends for the ends.
-    count = sum(1 for number in lesson.said if number != tokenizer.token_to_id("</s>"))
-    polite = len(tokenizer.encode(" please", add_special_tokens=False).ids)
-    assert lesson.stands_for[0] == 0
-    assert lesson.stands_for[count - polite : count] == [0] * polite
-    first = meant.index("background") + 1
-    ends = range(first, first + LENGTH - count)
-    assert lesson.stands_for[count:] == [min(place, LENGTH - 1) for place in ends]
-
-
-def test_a_sentence_stands_for_one_that_is_as_long(tokenizer: Tokenizer) -> None:
-    teacher = Teacher(tokenizer, torch.zeros(1, LENGTH, dtype=torch.int16), 0)
-    lesson = teacher.lesson([Piece("my wallpaper showing", ""), Piece("a lion", "a lion")])
-    assert lesson is not None
-    assert lesson.stands_for == list(range(LENGTH))
-    assert teacher.lesson([Piece("a lion " * 20, "a lion")]) is None
-
-
-def test_a_text_encoder_learns_to_hear_and_forgets_nothing(
-    captions: list[str], tokenizer: Tokenizer
+@pytest.mark.parametrize("pictures", [0, 8])
+def test_a_model_learns_to_hear_and_forgets_nothing(
+    pictures: int, captions: list[str], tokenizer: Tokenizer
 ) -> None:
     torch.manual_seed(0)
     machine = Machine(torch.device("cpu"))
-    known = text_encoder(TOY)
-    encoder = deepcopy(known)
+    known = Denoiser.new(TOY)
+    for parameter in known.unet.parameters():
+        # A new U-Net says zero of everything.
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    model = deepcopy(known)
     ids = torch.from_numpy(token_ids(tokenizer, captions))
-    options = ListeningOptions(batch=32, rate=2e-3, warmup=5)
-    teach(encoder, Teacher(tokenizer, ids, 5), machine, Budget(1.0, 60), options)
-
-    lessons = list(islice(Teacher(tokenizer, ids, 6).lessons(), 64))
-    said, meant, places = (
-        torch.tensor([getattr(lesson, name) for lesson in lessons])
-        for name in ("said", "meant", "stands_for")
+    latents = torch.randn(len(ids), 4, TOY.latent, TOY.latent)
+    options = ListeningOptions(batch=32, rate=2e-3, warmup=5, pictures=pictures)
+    teach(
+        model,
+        batches(MINI, ids, 5, options.batch, 0),
+        latents if pictures else None,
+        machine,
+        Budget(1.0, 60),
+        options,
     )
-    with torch.no_grad():
-        before, after = (
-            float(hearing_loss(one, known, said, meant, places, machine))
-            for one in (known, encoder)
+
+    lessons = Lessons.of(list(islice(Teacher(tokenizer, ids, 6).lessons(), 64)))
+    meanings = Lessons(lessons.meant, lessons.meant, torch.arange(LENGTH).expand(64, -1), ids[:64])
+
+    def losses(one: Denoiser, asked: Lessons) -> tuple[float, float]:
+        alphas = alphas_cumprod()
+        with torch.no_grad():
+            pair = listened(one, known, asked, machine)
+            torch.manual_seed(1)
+            seen = seeing_loss(one, known, *pair, latents[:64], alphas, machine)
+            return float(hearing_loss(pair[1], pair[0], asked)), float(seen)
+
+    before, after, kept = losses(known, lessons), losses(model, lessons), losses(model, meanings)
+    assert after[0] < 0.7 * before[0]
+    assert kept[0] < after[0]
+    learned = {
+        name
+        for (name, one), other in zip(
+            model.unet.named_parameters(), known.unet.parameters(), strict=True
         )
-        same = torch.arange(LENGTH).expand(len(ids[:64]), -1)
-        kept = float(hearing_loss(encoder, known, ids[:64].long(), ids[:64].long(), same, machine))
-    assert after < 0.7 * before
-    assert kept < after
+        if not one.equal(other)
+    }
+    assert bool(learned) == bool(pictures)
+    assert all(".attn2." in name for name in learned)
+    if pictures:
+        assert after[1] < 0.7 * before[1]

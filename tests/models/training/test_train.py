@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from PIL import Image, ImageDraw
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from giffusion.models.train import main
 from giffusion.models.training.checkpoints import load_tensors
@@ -101,6 +102,33 @@ def test_a_training_ends_in_a_pipeline_that_diffusers_runs(
         assert not before.equal(file.get_tensor("embeddings.token_embedding.weight"))
     for part in ("unet/diffusion_pytorch_model.safetensors", "model_index.json"):
         assert (listened / "model" / part).read_bytes() == (out / "model" / part).read_bytes()
+
+    # With pictures its cross-attention learns as well, and the turbo takes the same difference,
+    # whoever wrote the tokenizer's JSON.
+    vocabulary = listened / "model" / "tokenizer" / "tokenizer.json"
+    vocabulary.write_text(json.dumps(json.loads(vocabulary.read_text())))
+    unet = listened / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    # After two steps a U-Net says hardly anything yet, from which nothing is learned.
+    spoken = {
+        name: value + 0.05 * torch.randn_like(value) for name, value in load_file(unet).items()
+    }
+    save_file(spoken, unet)
+    seen, listening = tmp_path / "seen", ["--listen-pictures", "2", "--steps", "20"]
+    more = ["--listen", str(listened / "model"), "--listen-turbo", str(out / "turbo")]
+    assert main([*_arguments(data, tmp_path), *more, *listening, "--out", str(seen)]) == 0
+    model, turbo, learned, followed = (
+        load_file(folder / "diffusion_pytorch_model.safetensors")
+        for folder in (unet.parent, out / "turbo", seen / "model/unet", seen / "turbo")
+    )
+    learned_of = set()
+    for name, before in model.items():
+        difference = learned[name].float() - before.float()
+        expected = turbo[name].float() + difference
+        assert torch.allclose(followed[name].float(), expected, atol=2e-3), name
+        if difference.any():
+            learned_of.add(name)
+    assert learned_of
+    assert all(".attn2." in name for name in learned_of)
 
     # The scenes are encoded once for both stages.
     assert capsys.readouterr().out.count("latents (") == 1
@@ -197,6 +225,12 @@ def test_a_mistake_is_answered_in_a_line(
             "-minutes 0.0: expected",
         ),
         (_arguments(data, tmp_path, "--turbo-minutes", "8"), "together less than --minutes 8.0"),
+        (_arguments(data, tmp_path, "--listen-pictures", "-1"), "--listen-pictures -1: expected 0"),
+        (_arguments(data, tmp_path, "--listen-turbo", str(flat)), "expected --listen and its mod"),
+        (
+            _arguments(data, tmp_path, "--listen", str(flat), "--listen-turbo", str(flat)),
+            f"{flat}: U-Nets learn with --listen-pictures above 0 only",
+        ),
         (
             _arguments(data, tmp_path, "--listen", str(flat)),
             f"{flat}: its tokenizer is no",

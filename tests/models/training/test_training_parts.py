@@ -125,7 +125,7 @@ def test_latents_are_scaled_to_unit_variance(machine: Machine) -> None:
 
 def test_an_untrained_network_predicts_zero_and_is_told_the_velocity(machine: Machine) -> None:
     torch.manual_seed(0)
-    model, alphas = Denoiser(TOY), alphas_cumprod()
+    model, alphas = Denoiser.new(TOY), alphas_cumprod()
     told: list[Tensor] = []
 
     def spy(noisy: Tensor, timesteps: Tensor, states: Tensor, **_: object) -> tuple[Tensor]:
@@ -172,7 +172,7 @@ def _stepped(state: DiffusionState, machine: Machine, seed: int) -> None:
 
 def _state(machine: Machine) -> DiffusionState:
     """Laid out in memory as on a GPU."""
-    model = Denoiser(TOY)
+    model = Denoiser.new(TOY)
     model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return new_state(model, machine, DiffusionOptions())
 
