@@ -9,7 +9,7 @@ a GPU, and ends on time whatever the machine; the third teaches a trained model 
 the second does too: on a GPU to text encoder and U-Net, on a CPU to the encoder alone. Two
 cores see some sixty pictures a second at 128 pixels and a quarter of that at 256: a CPU is better
 given hours, most of them as `--coarse-minutes`, with `--autoencoder VAE --batch 64 --scenes 24000`.
-`OUT/model` is the model.
+`OUT/model` is the model, `OUT/turbo` the U-Net of its four-step variant.
 The invariant: what is in `OUT` is whole at every moment, and `--resume` goes on from what is in
 `WORK`.
 """
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from giffusion.models.training.listening import ListeningOptions
     from giffusion.models.training.machine import Machine
     from giffusion.models.training.stages import Training
+
+_WORKERS = 4
+"""Processes that make lessons for a GPU; on a CPU they would take what trains."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,10 +83,19 @@ def _parser() -> argparse.ArgumentParser:
         help="of it for the autoencoder, by default 1.4; or for "
         "the decoder of a given one, by default 0",
     )
-    add("--listen-minutes", type=float, default=0.5, help="of it for more phrasings; 0: none")
+    add(
+        "--listen-minutes",
+        type=float,
+        default=0.5,
+        help="of it for phrasings; a GPU wants 4; 0: none",
+    )
     add("--listen", type=Path, help="a trained model that learns phrasings, for all --minutes")
     add("--listen-batch", type=int, default=256, help="phrasings a step")
-    add("--listen-pictures", type=int, help="of them that are drawn; by default all on a GPU, or 0")
+    add(
+        "--listen-pictures",
+        type=int,
+        help="of them that the U-Net hears; all on a GPU, else 0",
+    )
     add("--listen-turbo", type=Path, help="U-Net of the model's turbo, which then learns as well")
     add("--turbo-minutes", type=float, default=0.0, help="of it for a four-step variant; 0: none")
     add("--steps", type=int, help="steps of each stage, instead of minutes")
@@ -139,8 +151,11 @@ def _check(options: argparse.Namespace) -> None:
             f"--listen-minutes {later[0]} and --turbo-minutes {later[1]}: expected 0 or more, and "
             f"together less than --minutes {options.minutes}"
         )
-    if (options.listen_pictures or 0) < 0:
-        raise SettingsError(f"--listen-pictures {options.listen_pictures}: expected 0 or more")
+    if not 0 <= (options.listen_pictures or 0) <= options.listen_batch:
+        raise SettingsError(
+            f"--listen-pictures {options.listen_pictures}: expected 0 to --listen-batch "
+            f"{options.listen_batch}"
+        )
     if options.listen_turbo and not options.listen:
         raise SettingsError(
             f"--listen-turbo {options.listen_turbo}: expected --listen and its model as well"
@@ -158,12 +173,12 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _listen(options: argparse.Namespace) -> None:
-    from giffusion.models.training.existing import Listening, listen
+    from giffusion.models.training.existing import ListeningPlan, listen
     from giffusion.models.training.schedule import Budget
 
     options.out.mkdir(parents=True, exist_ok=True)
     machine, budget = _machine(options), Budget(60 * options.minutes, options.steps)
-    plan = Listening(
+    plan = ListeningPlan(
         options.listen, options.data, options.out, options.scenes, options.listen_turbo
     )
     listen(plan, machine, budget, _listening(options, machine))
@@ -172,13 +187,11 @@ def _listen(options: argparse.Namespace) -> None:
 def _listening(options: argparse.Namespace, machine: Machine) -> ListeningOptions:
     from giffusion.models.training.listening import ListeningOptions
 
-    on_gpu = machine.device.type == "cuda"
     pictures = options.listen_pictures
     if pictures is None:
-        pictures = options.listen_batch if on_gpu else 0
-    return ListeningOptions(
-        batch=options.listen_batch, pictures=pictures, workers=4 if on_gpu else 0
-    )
+        pictures = options.listen_batch if machine.is_gpu else 0
+    workers = _WORKERS if machine.is_gpu else 0
+    return ListeningOptions(options.listen_batch, pictures=pictures, workers=workers)
 
 
 def _machine(options: argparse.Namespace) -> Machine:

@@ -28,14 +28,14 @@ _VOCABULARY = Path("tokenizer") / "tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class ListeningPlan:
     """What learns, and where the files are.
 
     Attributes:
         model: a folder that `train.py` wrote.
         data: folder of the corpus that it was trained on.
         out: where the result is written: `model`, and `turbo` where one is given.
-        scenes: how many are learned from at most.
+        scenes: of how many there are pictures at most.
         turbo: folder of the U-Net of the model's four-step variant, or None.
     """
 
@@ -46,7 +46,9 @@ class Listening:
     turbo: Path | None = None
 
 
-def listen(plan: Listening, machine: Machine, budget: Budget, options: ListeningOptions) -> None:
+def listen(
+    plan: ListeningPlan, machine: Machine, budget: Budget, options: ListeningOptions
+) -> None:
     """Teaches a pipeline.
 
     The four-step variant, which is the model's U-Net and a difference, takes what that learned as
@@ -59,12 +61,13 @@ def listen(plan: Listening, machine: Machine, budget: Budget, options: Listening
         options: how.
 
     Raises:
-        InputError: there is no corpus, the model is none of it, or is where the result would be; or
-            a variant is given that would learn nothing.
+        InputError: there is no corpus, the model is none of it, or the variant none of the model;
+            one of them is where the result would be; or the variant would learn nothing.
     """
-    target = plan.out / "model"
-    if target.resolve() == plan.model.resolve():
-        raise InputError(f"{plan.model}: the result would replace it: name another --out")
+    target, turbo = plan.out / "model", plan.out / "turbo"
+    for given in (plan.model, plan.turbo):
+        if given is not None and given.resolve() in (target.resolve(), turbo.resolve()):
+            raise InputError(f"{given}: the result would replace it: name another --out")
     if plan.turbo is not None and not options.pictures:
         raise InputError(f"{plan.turbo}: U-Nets learn with --listen-pictures above 0 only")
     prepared = load_prepared(plan.data)
@@ -74,12 +77,11 @@ def listen(plan: Listening, machine: Machine, budget: Budget, options: Listening
             f"{plan.model}: its tokenizer is not that of {plan.data}: name a model and the corpus "
             "that it was trained on"
         )
-    variant = load_unet(plan.turbo) if plan.turbo else None
     model = load_denoiser(plan.model).to(machine.device)
     machine.arrange(model.unet)
-    before = deepcopy(model.unet)
+    variant = _variant(plan.turbo, model.unet) if plan.turbo else None
+    before = deepcopy(model.unet) if variant is not None else None
     latents = _latents(plan, prepared, model, machine) if options.pictures else None
-    budget.start()
     lessons = rephrased(prepared, latents, options)
     teach(model, lessons, latents, machine, budget, options)
     with replaced(target) as part:
@@ -89,9 +91,10 @@ def listen(plan: Listening, machine: Machine, budget: Budget, options: Listening
         shutil.copytree(plan.model, part, ignore=others)
         for name in learned:
             publish_part(part / name, getattr(model, name))
-    if variant is not None:
-        _follow(variant.to(machine.device), before, model.unet)
-        publish_part(plan.out / "turbo", variant)
+    if variant is not None and before is not None:
+        follow(variant.to(machine.device), before, model.unet)
+        with replaced(turbo) as part:
+            publish_part(part, variant)
     machine.log("done")
 
 
@@ -103,15 +106,32 @@ def _read(vocabulary: Path) -> object:
         return None
 
 
-def _latents(plan: Listening, prepared: Prepared, model: Denoiser, machine: Machine) -> Tensor:
+def _latents(plan: ListeningPlan, prepared: Prepared, model: Denoiser, machine: Machine) -> Tensor:
     gallery = Gallery.of(prepared, plan.scenes, machine.device)
     coder = load_autoencoder(plan.model / "vae").to(machine.device)
     return encode_scenes(coder, gallery.pixels(8 * model.latent_side), gallery.scenes, machine)
 
 
+def _variant(folder: Path, unet: nn.Module) -> nn.Module:
+    variant = load_unet(folder)
+    ours, theirs = (
+        {name: tuple(parameter.shape) for name, parameter in one.named_parameters()}
+        for one in (unet, variant)
+    )
+    if ours != theirs:
+        raise InputError(f"{folder}: its networks are not the model's: name the turbo of the model")
+    return variant
+
+
 @torch.no_grad()
-def _follow(variant: nn.Module, before: nn.Module, after: nn.Module) -> None:
-    """Adds to a network what another one of its kind has learned."""
+def follow(variant: nn.Module, before: nn.Module, after: nn.Module) -> None:
+    """Adds to a network what another one of its kind has learned.
+
+    Args:
+        variant: is changed in place.
+        before: the other one before it learned.
+        after: the same since.
+    """
     rows = (one.parameters() for one in (variant, before, after))
     for parameter, old, new in zip(*rows, strict=True):
         parameter.add_(new - old)

@@ -1,4 +1,4 @@
-"""Lessons for a text encoder: a rephrasing, what it means, and which token stands for which.
+"""Lessons for a trained model: a rephrasing, what it means, and which token stands for which.
 
 `listening` teaches them. The invariant: all of a lesson comes from the corpus's captions and the
 lists of `phrases`, by a seed.
@@ -46,7 +46,7 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class LessonBatch:
     """Lessons as tensors; see `Lesson`.
 
     Attributes:
@@ -62,7 +62,7 @@ class Lessons:
     scenes: Tensor
 
     @classmethod
-    def of(cls, lessons: Sequence[Lesson]) -> Lessons:
+    def of(cls, lessons: Sequence[Lesson]) -> LessonBatch:
         """Stacks lessons, on the CPU."""
         return cls(
             torch.tensor([one.said for one in lessons]),
@@ -71,10 +71,10 @@ class Lessons:
             torch.tensor([one.scene for one in lessons]),
         )
 
-    def to(self, device: torch.device) -> Lessons:
+    def to(self, device: torch.device) -> LessonBatch:
         """The same on a device."""
         tensors = (self.said, self.meant, self.stands_for, self.scenes)
-        return Lessons(*(tensor.to(device) for tensor in tensors))
+        return LessonBatch(*(tensor.to(device) for tensor in tensors))
 
 
 class Teacher:
@@ -178,7 +178,7 @@ class _Stream(IterableDataset[Lesson]):
 
 def batches(
     tokenizer: Path, token_ids: Tensor, seed: int, size: int, workers: int
-) -> Iterator[Lessons]:
+) -> Iterator[LessonBatch]:
     """Yields lessons without end.
 
     Args:
@@ -193,7 +193,7 @@ def batches(
         stream,
         size,
         num_workers=workers,
-        collate_fn=Lessons.of,
+        collate_fn=LessonBatch.of,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
     )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from giffusion.models.training.descent import descend
 from giffusion.models.training.diffusion import noised
-from giffusion.models.training.lessons import Lessons, batches
+from giffusion.models.training.lessons import LessonBatch, batches
 from giffusion.models.training.machine import Machine
 from giffusion.models.training.networks import Denoiser, cross_attention
 from giffusion.models.training.prepared import Prepared
@@ -50,7 +50,7 @@ class ListeningOptions(StepOptions):
 
 def rephrased(
     prepared: Prepared, latents: Tensor | None, options: ListeningOptions
-) -> Iterator[Lessons]:
+) -> Iterator[LessonBatch]:
     """Yields lessons without end, of the scenes that there are latents of, or of all."""
     token_ids = prepared.token_ids if latents is None else prepared.token_ids[: len(latents)]
     return batches(prepared.tokenizer, token_ids, options.seed, options.batch, options.workers)
@@ -58,7 +58,7 @@ def rephrased(
 
 def teach(
     model: Denoiser,
-    lessons: Iterator[Lessons],
+    lessons: Iterator[LessonBatch],
     latents: Tensor | None,
     machine: Machine,
     budget: Budget,
@@ -74,6 +74,7 @@ def teach(
         budget: how long.
         options: how.
     """
+    assert (latents is None) == (options.pictures == 0)
     known = deepcopy(model).eval().requires_grad_(False)
     learning = nn.ModuleList([model.text_encoder])
     if latents is not None:
@@ -99,7 +100,7 @@ def teach(
 
 
 def listened(
-    model: Denoiser, known: Denoiser, lessons: Lessons, machine: Machine
+    model: Denoiser, known: Denoiser, lessons: LessonBatch, machine: Machine
 ) -> tuple[Tensor, Tensor]:
     """What a model that is not trained says of meanings, and one that is of their rephrasings.
 
@@ -112,7 +113,7 @@ def listened(
         return states, model.embed(lessons.said)
 
 
-def hearing_loss(heard: Tensor, states: Tensor, lessons: Lessons) -> Tensor:
+def hearing_loss(heard: Tensor, states: Tensor, lessons: LessonBatch) -> Tensor:
     """Mean square of what is said of rephrasings less what is said of what they stand for.
 
     Args:

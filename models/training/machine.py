@@ -47,6 +47,10 @@ class Machine:
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
 
+    @property
+    def is_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Convolutions and products in bfloat16."""
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -57,7 +61,7 @@ class Machine:
         On CPUs that is planes one after another, and attention by plain products: its scores are
         small here, and the fused kernel's backward pass takes twice as long.
         """
-        if self.device.type == "cuda":
+        if self.is_gpu:
             unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             return
         from diffusers.models.attention_processor import AttnProcessor
@@ -73,7 +77,7 @@ class Machine:
 
     def optimizer(self, model: nn.Module, options: StepOptions) -> torch.optim.Optimizer:
         """AdamW, or Muon for matrices; weight decay on matrices and kernels only."""
-        fused = self.device.type == "cuda"
+        fused = self.is_gpu
         rate, decay = options.rate, options.weight_decay
         if options.matrix_rate:
             return Muon(model, rate, matrix_rate=options.matrix_rate, decay=decay, fused=fused)

@@ -1,8 +1,8 @@
 """Other ways to say a caption: sentences, backgrounds and words that the corpus has none of.
 
-`listening` draws them. A rephrasing is a list of pieces, what is said beside what it means, so that
+`lessons` draws them. A rephrasing is a list of pieces, what is said beside what it means, so that
 every token of the one has tokens of the other that it stands for. The invariant: no sentence and no
-ground of the evaluation is drawn.
+ground of the evaluation is drawn, and no name of a thing as a word that means none.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _VERBS = (
     *("name", "show", "tell", "watch", "spot", "notice", "discover", "observe", "explore"),
     *("capture", "portray", "illustrate", "add", "place", "insert", "include", "use", "start"),
 )
-_NOUNS = (
+MEDIA = (
     *("rendition", "scan", "logo", "sticker", "badge", "stamp", "symbol", "emblem", "vision"),
-    *("dream", "memory", "story", "scene", "frame", "still", "clip", "postcard", "mural", "statue"),
+    *("dream", "memory", "story", "scene", "frame", "still", "clip", "postcard", "mural"),
     *("toy", "model", "figure", "sculpture", "doodle", "cartoon", "comic", "collage", "thumbnail"),
     *("avatar", "wallpaper", "banner", "card", "page", "cover", "screenshot", "glimpse", "study"),
     *("piece", "work", "gallery", "tribute", "version", "type", "kind", "example", "sample"),
@@ -46,8 +46,10 @@ _NOUNS = (
     *("design", "pattern", "composition", "concept", "idea", "mockup", "etching", "engraving"),
     *("woodcut", "fresco", "canvas", "plot", "chart", "diagram", "map", "print", "poster", "pin"),
     *("patch", "tattoo", "tile", "puzzle", "figurine", "miniature", "ornament", "souvenir"),
-    *("gift", "picture", "photo", "image", "drawing"),
+    *("picture", "photo", "image", "drawing"),
 )
+"""What pictures are called; none is the name of a thing, which would not be drawn."""
+
 _LINKS = (
     *("of", "of", "of", "of", "with", "showing", "depicting", "featuring", "containing", "about"),
     *("presenting", "for"),
@@ -75,12 +77,14 @@ _BEFORE_GROUNDS = (
     *("around", "behind", "beyond", "into", "toward", "via", "along", "in front of", ", with"),
     *("set on", "set against", "placed on", "standing on", "shown on", "in front of"),
     # These set two things side by side, or one above the other, unless a ground follows.
-    *("next to", "beside", "above", "on top of", "plus", "along with", "together with"),
+    *("next to", "above", "on top of", "plus", "along with", "together with"),
 )
-_GROUNDS = (
+BACKDROPS = (
     *("background", "background", "background", "backdrop", "backdrop", "wall", "surface"),
-    *("canvas", "screen", "paper", "page", "field", "base", "plane", "sheet", "board", "poster"),
+    *("canvas", "screen", "paper", "page", "field", "base", "sheet", "board", "poster"),
 )
+"""What backgrounds are called; none is the name of a thing, which would become one."""
+
 _HEADS = "bcdfghklmnprstvwz"
 _VOWELS = "aeiou"
 
@@ -155,7 +159,7 @@ class Rephraser:
         if draw.random() < 0.3:
             form = english.joined(draw.choice(english.GROUND_PHRASES).format(colour))
             return [Piece(form, f"{meant} background")]
-        ground = Piece(draw.choice(_GROUNDS), "background")
+        ground = Piece(draw.choice(BACKDROPS), "background")
         if draw.random() < 0.2:
             return [Piece(f"{draw.choice((',', 'in'))} {colour}", meant), ground]
         before = draw.choice(_BEFORE_GROUNDS)
@@ -171,7 +175,7 @@ class Rephraser:
         if kind < 0.55:
             verb = draw.choice(_VERBS + _SAYINGS) if draw.random() < 0.3 else ""
             adjective = draw.choice(_ADJECTIVES) if draw.random() < 0.3 else ""
-            noun = (draw.choice(_ARTICLES), adjective, draw.choice(_NOUNS), draw.choice(_LINKS))
+            noun = (draw.choice(_ARTICLES), adjective, draw.choice(MEDIA), draw.choice(_LINKS))
             return english.joined(verb, *noun)
         if kind < 0.85:
             words = [self._word() for _ in range(draw.choice((1, 1, 2, 3)))]

@@ -28,7 +28,7 @@ class Plan:
         sizes: of the networks.
         minutes: wall clock of the whole training.
         autoencoder_minutes: of it, the autoencoder's; 0 to take one as it is.
-        listen_minutes: of it, the text encoder's, which then learns more phrasings, or 0 for none.
+        listen_minutes: of it, for more phrasings, or 0 for none.
         turbo_minutes: of it, the four-step variant's, or 0 for none.
         steps: of each stage, or None to go by the minutes.
         scenes: how many are trained on at most.

@@ -5,6 +5,7 @@ The invariant: each is loaded from its folder alone, in float32, or refused in a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -67,8 +68,18 @@ def load_text_encoder(folder: Path) -> nn.Module:
 
 
 def _load(folder: Path, kind: str, load: Callable[..., Any]) -> nn.Module:
-    if not (folder / "config.json").is_file():
+    file = folder / "config.json"
+    if not file.is_file():
         raise InputError(f"{folder}: no config.json: name the folder of a {kind}")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON: {error}") from None
+    # diffusers calls it a class name, transformers a list of architectures.
+    listed = config if isinstance(config, dict) else {}
+    named = [listed.get("_class_name"), *(listed.get("architectures") or [])]
+    if kind not in named:
+        raise InputError(f"{file}: of {named[-1]}: name the folder of a {kind}")
     try:
         model: nn.Module = load(str(folder), low_cpu_mem_usage=False, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:

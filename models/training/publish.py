@@ -67,6 +67,10 @@ def publish_part(folder: Path, network: nn.Module) -> None:
     """Writes a network alone, in float16, such as a U-Net that shares all else with a pipeline."""
     copy: Any = deepcopy(network).half().to("cpu")
     copy.save_pretrained(folder, safe_serialization=True)
+    config = json.loads((folder / "config.json").read_text())
+    # Where it was loaded from is of this machine.
+    config.pop("_name_or_path", None)
+    _write_json(folder / "config.json", config)
     for file in folder.iterdir():
         file.chmod(0o644)
 

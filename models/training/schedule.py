@@ -51,10 +51,6 @@ class Budget:
     spent: float = 0.0
     _started: float = field(default_factory=time.monotonic)
 
-    def start(self) -> None:
-        """Lets the clock run from now on; what was spent before counts still."""
-        self._started = time.monotonic()
-
     @property
     def elapsed(self) -> float:
         """Seconds spent, those of earlier runs counted in."""

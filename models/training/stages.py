@@ -44,7 +44,7 @@ from giffusion.models.training.networks import (
 from giffusion.models.training.plan import Plan
 from giffusion.models.training.prepared import Prepared, load_prepared
 from giffusion.models.training.pretrained import load_autoencoder
-from giffusion.models.training.publish import pack, publish, publish_part
+from giffusion.models.training.publish import pack, publish, publish_part, replaced
 from giffusion.models.training.sampling import SamplingOptions
 from giffusion.models.training.schedule import Budget, alphas_cumprod
 from giffusion.models.training.sheets import turbo_options, write_sheets
@@ -229,7 +229,8 @@ class Training:
         seconds = max(1.0, self._clock.left - _ENDING_S)
         budget = Budget(seconds, self._plan.steps)
         unet = train_turbo(trained, corpus, self._machine, budget, self._plan.turbo)
-        publish_part(self._plan.out / "turbo", unet)
+        with replaced(self._plan.out / "turbo") as part:
+            publish_part(part, unet)
         trained.unet = unet
         self._sheets("turbo", trained, coder, prepared, turbo_options(self._plan.sampling))
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from giffusion.models.training import captions as english
 from giffusion.models.training.corpus import draw_corpus
-from giffusion.models.training.lessons import Lessons, Teacher, batches
+from giffusion.models.training.lessons import LessonBatch, Teacher, batches
 from giffusion.models.training.listening import (
     ListeningOptions,
     hearing_loss,
@@ -24,7 +24,7 @@ from giffusion.models.training.listening import (
 from giffusion.models.training.machine import Machine
 from giffusion.models.training.networks import TOY, Denoiser
 from giffusion.models.training.palette import GROUNDS
-from giffusion.models.training.phrases import Piece, Rephraser
+from giffusion.models.training.phrases import BACKDROPS, MEDIA, Piece, Rephraser
 from giffusion.models.training.schedule import Budget, alphas_cumprod
 from giffusion.models.training.tokens import LENGTH, load_tokenizer, token_ids
 from giffusion.models.training.vocabulary import VOCABULARY, read_vocabulary
@@ -54,6 +54,13 @@ def test_nothing_that_is_held_out_is_drawn(captions: list[str]) -> None:
         said = sentence_of(phrases.rephrase(caption))
         assert not said.startswith(openings), said
         assert not any(ground in said for ground in grounds), said
+
+
+def test_no_name_of_a_thing_is_a_word_that_means_none() -> None:
+    words = read_vocabulary(VOCABULARY)
+    names = {name.removeprefix("+").lower() for word in words for name in word.names}
+    assert "plane" in names
+    assert names.isdisjoint((*BACKDROPS, *MEDIA))
 
 
 def test_what_a_caption_shows_stays() -> None:
@@ -108,10 +115,11 @@ def test_a_model_learns_to_hear_and_forgets_nothing(
         options,
     )
 
-    lessons = Lessons.of(list(islice(Teacher(tokenizer, ids, 6).lessons(), 64)))
-    meanings = Lessons(lessons.meant, lessons.meant, torch.arange(LENGTH).expand(64, -1), ids[:64])
+    lessons = LessonBatch.of(list(islice(Teacher(tokenizer, ids, 6).lessons(), 64)))
+    places = torch.arange(LENGTH).expand(64, -1)
+    meanings = LessonBatch(lessons.meant, lessons.meant, places, lessons.scenes)
 
-    def losses(one: Denoiser, asked: Lessons) -> tuple[float, float]:
+    def losses(one: Denoiser, asked: LessonBatch) -> tuple[float, float]:
         alphas = alphas_cumprod()
         with torch.no_grad():
             pair = listened(one, known, asked, machine)
@@ -133,3 +141,4 @@ def test_a_model_learns_to_hear_and_forgets_nothing(
     assert all(".attn2." in name for name in learned)
     if pictures:
         assert after[1] < 0.7 * before[1]
+        assert kept[1] < after[1]
