@@ -1,7 +1,7 @@
 """diffusers as a contestant, at the best settings that it has on a CPU.
 
 The same checkpoint, sampler, embeddings and noise as the engine's; what the engine computes from
-the key frames on the way is given to the peer ready-made.
+the key frames on the way is given to the peer ready-made, and NV12 where the encoder takes that.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from benchmarks.workload import Workload
 from giffusion.engine.batching.jobs import FrameSink
 from giffusion.engine.conditions.conditioning import Condition, Conditioner
+from giffusion.engine.frames import PixelFormat
 from giffusion.engine.model import latent_size
 from giffusion.engine.runtimes.base import num_cores
+from giffusion.export.nv12 import nv12
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OPTIONS = ("channels_last", "plain_attention", "sliced_decode")
@@ -93,11 +95,13 @@ class Diffusers:
     def render(self, sink: FrameSink, frames: range | None = None) -> None:
         stop = self._work.num_frames if frames is None else frames.stop
         for start in range(0, stop, self.batch):
-            pictures = self._pictures(slice(start, min(start + self.batch, stop)))
+            pictures = self._pictures(
+                slice(start, min(start + self.batch, stop)), sink.pixel_format
+            )
             for index, picture in enumerate(pictures, start):
                 sink.write(index, picture)
 
-    def _pictures(self, frames: slice) -> NDArray[np.uint8]:
+    def _pictures(self, frames: slice, pixel_format: PixelFormat) -> NDArray[np.uint8]:
         settings = self._work.settings
         with torch.inference_mode():
             pictures = self.pipeline(
@@ -106,7 +110,9 @@ class Diffusers:
                 guidance_scale=settings.guidance,
                 output_type="pt",
             ).images
-            bytes_ = (pictures.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+            levels = (pictures.float() * 255).round()
+            rgb = pixel_format is PixelFormat.RGB24
+            bytes_ = levels.to(torch.uint8).permute(0, 2, 3, 1) if rgb else nv12(levels)
             return np.asarray(bytes_.contiguous().numpy())
 
 
