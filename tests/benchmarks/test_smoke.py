@@ -13,9 +13,9 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-def run(name: str, output: Path) -> dict[str, Any]:
+def run(name: str, output: Path, *more: str) -> dict[str, Any]:
     subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--output", str(output)],
+        [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--output", str(output), *more],
         cwd=ROOT,
         check=True,
         timeout=250,
@@ -23,6 +23,14 @@ def run(name: str, output: Path) -> dict[str, Any]:
     )
     result: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
     return result
+
+
+def test_cpu_compares_the_engine_with_diffusers(tmp_path: Path) -> None:
+    result = run("cpu", tmp_path / "cpu.json", "--frames", "2", "--steps", "1")
+    names = " ".join(result["tuning_frames_per_s"])
+    assert all(name in names for name in ("giffusion onnxruntime fp32", "diffusers fp32"))
+    assert result["encoder_frames_per_s"] > 0
+    assert result["cold_start_s"]
 
 
 def test_loop_keeps_rows_busy_and_repeats_its_bits(tmp_path: Path) -> None:
