@@ -17,13 +17,11 @@ from benchmarks.workload import Contestant, Keep, Workload
 Json = dict[str, object]
 
 
-def agree(
-    contestants: Sequence[Contestant], reference: Contestant
-) -> tuple[Json, list[NDArray[np.uint8]]]:
+def agree(contestants: Sequence[Contestant], reference: Contestant) -> Json:
     """Renders everything once and compares it; also everyone's warm-up.
 
     Returns:
-        Each contestant's agreement with the reference, and the reference's frames.
+        Each contestant's agreement with the reference.
 
     Raises:
         RuntimeError: a contestant in fp32 makes other pictures.
@@ -37,7 +35,7 @@ def agree(
     header = [f"pictures against {reference.name}", "mean", "largest", "PSNR dB"]
     print_table("Differences in steps of 8-bit colour", header, rows)
     check({c.name: agreements[c.name] for c in contestants if c.precision == "fp32"})
-    return {name: asdict(agreement) for name, agreement in agreements.items()}, expected
+    return {name: asdict(agreement) for name, agreement in agreements.items()}
 
 
 def figures(

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runtimes = [pair for pair in RUNTIMES if works(*pair)]
     ours, tuning = _tune(work, peers, runtimes, scale)
     everyone: list[Contestant] = [*ours, *peers]
-    agreements, frames = comparison.agree(everyone, reference=peers[0])
+    agreements = comparison.agree(everyone, reference=peers[0])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "benchmark.mp4"
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "agreement": agreements,
             "figures": comparison.figures(everyone, values, work, cost, bounds),
             "ratios": comparison.all_ratios(ours, peers, values),
-            "encoder_frames_per_s": encode_rate(frames, work, path),
+            "encoder_frames_per_s": encode_rate(ours[0], work, path),
             "shares": comparison.profiles({o.name: profile(o, work, path) for o in ours}),
             "cold_start_s": cold_starts(work, path, runtimes, scale.cold_repeats),
         }

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from benchmarks.ours import Ours
-from benchmarks.workload import Contestant, Discard, Workload, count_frames, open_file, write_file
+from benchmarks.workload import (
+    Contestant,
+    Discard,
+    Keep,
+    Workload,
+    count_frames,
+    open_file,
+    write_file,
+)
 from giffusion.engine.frames import PixelFormat
-from giffusion.export.nv12 import nv12
 
 FIGURES = {
     "denoise": "UNet alone, rows/s",
@@ -72,19 +75,15 @@ def measure(
     return values
 
 
-def encode_rate(frames: Sequence[NDArray[np.uint8]], work: Workload, path: Path) -> float:
-    """Returns the frames a second of the encoder alone, to a closed file, from RGB frames.
-
-    What makes NV12 of them is the decoder's graph in a render, and is not counted.
-    """
+def encode_rate(contestant: Contestant, work: Workload, path: Path) -> float:
+    """Returns the frames a second of the encoder alone, to a closed file, on rendered frames."""
+    kept = Keep(PixelFormat.NV12)
+    contestant.render(kept)
+    began = time.perf_counter()
     with open_file(work, path) as writer:
-        pictures = np.stack(frames)
-        if writer.pixel_format is PixelFormat.NV12:
-            pictures = nv12(torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy()
-        began = time.perf_counter()
-        for index, frame in enumerate(pictures):
+        for index, frame in enumerate(kept.frames):
             writer.write(index, frame)
-    return len(frames) / (time.perf_counter() - began)
+    return work.num_frames / (time.perf_counter() - began)
 
 
 def profile(ours: Ours, work: Workload, path: Path) -> Profile:

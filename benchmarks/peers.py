@@ -17,13 +17,13 @@ import transformers
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from numpy.typing import NDArray
 
+from benchmarks.levels import to_bytes
 from benchmarks.workload import Workload
 from giffusion.engine.batching.jobs import FrameSink
 from giffusion.engine.conditions.conditioning import Condition, Conditioner
 from giffusion.engine.frames import PixelFormat
 from giffusion.engine.model import latent_size
 from giffusion.engine.runtimes.base import num_cores
-from giffusion.export.nv12 import nv12
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OPTIONS = ("channels_last", "plain_attention", "sliced_decode")
@@ -110,10 +110,7 @@ class Diffusers:
                 guidance_scale=settings.guidance,
                 output_type="pt",
             ).images
-            levels = (pictures.float() * 255).round()
-            rgb = pixel_format is PixelFormat.RGB24
-            bytes_ = levels.to(torch.uint8).permute(0, 2, 3, 1) if rgb else nv12(levels)
-            return np.asarray(bytes_.contiguous().numpy())
+            return to_bytes((pictures.float() * 255).round(), pixel_format)
 
 
 def load_pipeline(work: Workload, dtype: torch.dtype) -> Any:

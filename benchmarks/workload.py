@@ -95,13 +95,17 @@ class Discard:
 
 
 class Keep:
-    """A sink that keeps all frames, as RGB."""
+    """A sink that keeps all frames.
 
-    pixel_format = PixelFormat.RGB24
+    Args:
+        pixel_format: what it takes.
+    """
+
     on_device = False
     backlog = 0
 
-    def __init__(self) -> None:
+    def __init__(self, pixel_format: PixelFormat = PixelFormat.RGB24) -> None:
+        self.pixel_format = pixel_format
         self.frames: list[NDArray[np.uint8]] = []
 
     def write(self, index: int, frame: Frame) -> None:

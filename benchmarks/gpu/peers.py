@@ -19,9 +19,8 @@ from torch import Tensor
 from benchmarks.gpu.contest import FIGURES, Job, rate
 from benchmarks.gpu.machine import synchronize
 from benchmarks.gpu.networks import SCHEDULER
+from benchmarks.levels import to_bytes
 from giffusion.engine.batching.jobs import FrameSink
-from giffusion.engine.frames import PixelFormat
-from giffusion.export.nv12 import nv12
 from giffusion.export.stages import DTYPES
 
 SCHEDULERS: dict[str, Any] = {
@@ -101,9 +100,7 @@ class Peer:
     def render(self, sink: FrameSink, num_frames: int) -> None:
         index = 0
         for levels in self._levels(num_frames):
-            rgb = sink.pixel_format is PixelFormat.RGB24
-            pictures = levels.to(torch.uint8).permute(0, 2, 3, 1) if rgb else nv12(levels)
-            for picture in pictures.contiguous().cpu().numpy()[: num_frames - index]:
+            for picture in to_bytes(levels, sink.pixel_format)[: num_frames - index]:
                 sink.write(index, picture)
                 index += 1
 

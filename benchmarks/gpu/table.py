@@ -153,8 +153,7 @@ def measure(job: Job, entries: Sequence[Entry], lengths: Mapping[str, int], scal
 
 def encoder_rate(job: Job, contestant: Contestant, num_frames: int) -> float:
     """Returns the frames a second of the software encoder alone, on a contestant's frames."""
-    kept = Keep()
-    kept.pixel_format = PixelFormat.NV12
+    kept = Keep(PixelFormat.NV12)
     contestant.render(kept, num_frames)
     began = time.perf_counter()
     with open_file(job, num_frames, on_device=False) as writer:

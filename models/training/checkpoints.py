@@ -58,7 +58,7 @@ def load_network(path: Path, model: nn.Module) -> None:
         InputError: the file cannot be read, or is another network's.
     """
     tensors, _ = load_tensors(path)
-    _fits(path, tensors, model.state_dict())
+    _check(path, tensors, model.state_dict())
     model.load_state_dict(tensors)
 
 
@@ -90,7 +90,7 @@ def load_diffusion(path: Path, state: DiffusionState) -> float:
     """
     tensors, notes = load_tensors(path)
     parameters = dict(state.model.named_parameters())
-    _fits(
+    _check(
         path,
         {name: tensors.get(f"model.{name}", torch.empty(0)) for name in parameters},
         parameters,
@@ -111,12 +111,18 @@ def load_diffusion(path: Path, state: DiffusionState) -> float:
     return float(notes["elapsed"])
 
 
-def _fits(path: Path, found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def misfit_of(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What keeps tensors from being a network's, or nothing: the first of another shape."""
     for name in sorted(found.keys() | wanted.keys()):
         got = tuple(found[name].shape) if name in found else None
         expected = tuple(wanted[name].shape) if name in wanted else None
         if got != expected:
-            raise InputError(
-                f"{path}: {name} has the shape {got}, expected {expected}: it is a model of other "
-                "--size; delete it, or train without --resume"
-            )
+            return f"{name} has the shape {got}, expected {expected}"
+    return ""
+
+
+def _check(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    if misfit := misfit_of(found, wanted):
+        raise InputError(
+            f"{path}: {misfit}: it is a model of other --size; delete it, or train without --resume"
+        )

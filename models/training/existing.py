@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from giffusion.engine.errors import InputError
+from giffusion.models.training.checkpoints import misfit_of
 from giffusion.models.training.latents import Gallery, encode_scenes
 from giffusion.models.training.listening import ListeningOptions, rephrased, teach
 from giffusion.models.training.machine import Machine
@@ -80,10 +80,9 @@ def listen(
     model = load_denoiser(plan.model).to(machine.device)
     machine.arrange(model.unet)
     variant = _variant(plan.turbo, model.unet) if plan.turbo else None
-    before = deepcopy(model.unet) if variant is not None else None
     latents = _latents(plan, prepared, model, machine) if options.pictures else None
     lessons = rephrased(prepared, latents, options)
-    teach(model, lessons, latents, machine, budget, options)
+    before = teach(model, lessons, latents, machine, budget, options)
     with replaced(target) as part:
         # Graphs and their manifest are those of the model before.
         learned = ("text_encoder", "unet") if options.pictures else ("text_encoder",)
@@ -91,8 +90,8 @@ def listen(
         shutil.copytree(plan.model, part, ignore=others)
         for name in learned:
             publish_part(part / name, getattr(model, name))
-    if variant is not None and before is not None:
-        follow(variant.to(machine.device), before, model.unet)
+    if variant is not None:
+        follow(variant.to(machine.device), before.unet, model.unet)
         with replaced(turbo) as part:
             publish_part(part, variant)
     machine.log("done")
@@ -114,12 +113,11 @@ def _latents(plan: ListeningPlan, prepared: Prepared, model: Denoiser, machine: 
 
 def _variant(folder: Path, unet: nn.Module) -> nn.Module:
     variant = load_unet(folder)
-    ours, theirs = (
-        {name: tuple(parameter.shape) for name, parameter in one.named_parameters()}
-        for one in (unet, variant)
-    )
-    if ours != theirs:
-        raise InputError(f"{folder}: its networks are not the model's: name the turbo of the model")
+    misfit = misfit_of(variant.state_dict(), unet.state_dict())
+    if misfit:
+        raise InputError(
+            f"{folder}: its networks are not the model's: {misfit}: name the turbo of the model"
+        )
     return variant
 
 

@@ -63,7 +63,7 @@ def teach(
     machine: Machine,
     budget: Budget,
     options: ListeningOptions,
-) -> None:
+) -> Denoiser:
     """Trains a model in place.
 
     Args:
@@ -73,6 +73,9 @@ def teach(
         machine: where.
         budget: how long.
         options: how.
+
+    Returns:
+        The model as it was before.
     """
     assert (latents is None) == (options.pictures == 0)
     known = deepcopy(model).eval().requires_grad_(False)
@@ -97,6 +100,7 @@ def teach(
 
     descend("listening", learning, optimizer, new_loss, machine, budget, options)
     model.requires_grad_(True)
+    return known
 
 
 def listened(
