@@ -9,7 +9,8 @@ a GPU, and ends on time whatever the machine; the third teaches a trained model 
 the second does too: on a GPU to text encoder and U-Net, on a CPU to the encoder alone. Two
 cores see some sixty pictures a second at 128 pixels and a quarter of that at 256: a CPU is better
 given hours, most of them as `--coarse-minutes`, with `--autoencoder VAE --batch 64 --scenes 24000`.
-`OUT/model` is the model, `OUT/turbo` the U-Net of its four-step variant.
+`OUT/model` is the model, `OUT/turbo` the U-Net of its four-step variant. With `--download` the
+second is one command from the raw pictures to the model.
 The invariant: what is in `OUT` is whole at every moment, and `--resume` goes on from what is in
 `WORK`.
 """
@@ -40,13 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _check(options)
-        if options.prepare:
-            from giffusion.models.training.prepare import prepare
-
-            prepare(options.data, options.downloads, num_scenes=options.scenes)
-        elif options.warm:
+        if options.warm:
             _training(options, arguments).warm()
-        elif options.listen:
+            return 0
+        if options.prepare or options.download:
+            _prepare(options)
+        if options.prepare:
+            return 0
+        if options.listen:
             _listen(options)
         else:
             _training(options, arguments).run()
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder of the corpus")
     add("--prepare", action="store_true", help="make the corpus instead of training")
+    add("--download", action="store_true", help="make the corpus first where there is none")
     add("--downloads", type=Path, default=Path("downloads"), help="where packages are kept")
     add("--scenes", type=int, default=300_000, help="scenes to draw, or to train on at most")
     add("--work", type=Path, default=Path("work"), help="folder of checkpoints")
@@ -170,6 +173,15 @@ def _check(options: argparse.Namespace) -> None:
             f"--autoencoder-batch {options.autoencoder_batch}: expected a multiple of 4, as four "
             "pictures at half their size make one"
         )
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    """Makes the corpus; with --download only where there is none."""
+    from giffusion.models.training.prepare import prepare
+    from giffusion.models.training.prepared import holds_corpus
+
+    if options.prepare or not holds_corpus(options.data):
+        prepare(options.data, options.downloads, num_scenes=options.scenes)
 
 
 def _listen(options: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """`prepare`: from the npm packages to the folder that the training reads.
 
-`models/train.py --prepare` calls it, on a machine with a network; minutes on two cores. The
-invariant: the same vocabulary, seed and count give the same corpus.
+`models/train.py` calls it, with --prepare or --download, on a machine with a network; minutes on
+two cores. The invariant: the same vocabulary, seed and count give the same corpus.
 """
 
 from __future__ import annotations
@@ -45,5 +45,5 @@ def prepare(
     tokenizer = train_tokenizer(captions)
     questions = ask(words, seed)
     names = [word.name for word in words]
-    save_prepared(folder, pictures, names, scenes, captions, questions, tokenizer)
     save_others(folder, read_pictures(find_package(NOTO, downloads), words))
+    save_prepared(folder, pictures, names, scenes, captions, questions, tokenizer)

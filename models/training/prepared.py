@@ -101,13 +101,21 @@ def save_prepared(
     arrays: dict[str, NDArray[np.generic]] = {
         field.name: getattr(scenes, field.name).numpy() for field in fields(Scenes)
     }
+    # Written last, and whole or not at all: what `holds_corpus` looks for.
+    part = folder / f"part-{_ARRAYS}"
     np.savez_compressed(
-        folder / _ARRAYS,
+        part,
         lengths=np.array([len(picture) for picture in pictures], np.int32),
         tokens=token_ids(tokenizer, different.tolist()),
         caption=which.astype(np.int32),
         **arrays,  # type: ignore[arg-type]  # numpy types the keywords as the flag that it adds
     )
+    part.replace(folder / _ARRAYS)
+
+
+def holds_corpus(folder: Path) -> bool:
+    """Whether a folder holds a whole corpus."""
+    return (folder / _ARRAYS).is_file()
 
 
 def load_prepared(folder: Path) -> Prepared:
@@ -116,7 +124,7 @@ def load_prepared(folder: Path) -> Prepared:
     Raises:
         InputError: the folder holds no corpus.
     """
-    if not (folder / _ARRAYS).is_file():
+    if not holds_corpus(folder):
         raise InputError(f"{folder}: no {_ARRAYS}: make the corpus with train.py --prepare")
     with np.load(folder / _ARRAYS) as file:
         arrays = dict(file)
@@ -134,6 +142,7 @@ def load_prepared(folder: Path) -> Prepared:
 
 def save_others(folder: Path, pictures: Sequence[bytes]) -> None:
     """Writes the same things as drawn by another hand, which only the judge sees."""
+    folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / _OTHERS, pixels=np.stack([_open(one) for one in pictures]))
 
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from giffusion.models.train import main
 from giffusion.models.training.checkpoints import load_tensors
 from giffusion.models.training.networks import TOY, Denoiser, autoencoder
-from giffusion.models.training.prepared import load_prepared
+from giffusion.models.training.prepared import holds_corpus, load_prepared
 from giffusion.models.training.publish import publish_part
 
 # The samplers of diffusers warn with the NumPy that is installed.
@@ -62,8 +62,8 @@ def test_a_training_ends_in_a_pipeline_that_diffusers_runs(
 
     # The scenes are encoded once for both stages.
     assert capsys.readouterr().out.count("latents (") == 1
-    # It goes on where it ended: the steps are done, and nothing is trained again.
-    assert main(_arguments(data, tmp_path, "--steps", "2", "--resume")) == 0
+    # It goes on where it ended: the steps are done, and nothing is trained or downloaded again.
+    assert main(_arguments(data, tmp_path, "--steps", "2", "--resume", "--download")) == 0
     assert "saved at step 2" in capsys.readouterr().out
 
 
@@ -164,3 +164,14 @@ def test_a_mistake_is_answered_in_a_line(
         assert error.startswith("train: ")
         assert error.count("\n") == 1
         assert message in error or message == "no corpus"
+
+
+def test_a_corpus_that_is_absent_is_made_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Without npm it ends where the pictures would be fetched, and leaves no corpus.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    more = ["--download", "--downloads", str(tmp_path / "downloads")]
+    assert main(_arguments(tmp_path / "absent", tmp_path, *more)) == 1
+    assert "npm pack failed" in capsys.readouterr().err
+    assert not holds_corpus(tmp_path / "absent")
